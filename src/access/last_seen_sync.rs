@@ -5,6 +5,7 @@
 //! The rule guarded here: never on the request path, which only ever sets atomics.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -36,19 +37,36 @@ pub struct LastSeenSync {
 
 /// Activity by the caller's name.
 #[derive(Default)]
-pub struct CallerActivity(DashMap<String, Arc<Activity>>);
+pub struct CallerActivity {
+    activity: DashMap<String, Arc<Activity>>,
+    /// Downloads whose address the caller built by itself, since this gateway started.
+    built_downloads: DashMap<String, AtomicU64>,
+}
 
 impl CallerActivity {
     /// Looked up once per worker and caller.
     pub fn of(&self, name: &str) -> Arc<Activity> {
-        if let Some(known) = self.0.get(name) {
+        if let Some(known) = self.activity.get(name) {
             return known.clone();
         }
-        self.0.entry(name.to_owned()).or_default().clone()
+        self.activity.entry(name.to_owned()).or_default().clone()
     }
 
     pub fn read(&self, name: &str) -> LastSeen {
-        self.0.get(name).map(|activity| activity.read()).unwrap_or_default()
+        self.activity.get(name).map(|activity| activity.read()).unwrap_or_default()
+    }
+
+    /// Counts a download whose address the caller built by itself; few programs do.
+    pub fn built_download(&self, name: &str) {
+        match self.built_downloads.get(name) {
+            Some(count) => count.fetch_add(1, Relaxed),
+            None => self.built_downloads.entry(name.to_owned()).or_default().fetch_add(1, Relaxed),
+        };
+    }
+
+    /// How many those were since this gateway started.
+    pub fn built_downloads(&self, name: &str) -> u64 {
+        self.built_downloads.get(name).map_or(0, |count| count.load(Relaxed))
     }
 }
 
@@ -151,7 +169,7 @@ impl LastSeenSync {
 
     fn changed(&self) -> Vec<ChangedActivity> {
         let mut changed = Vec::new();
-        for caller in &self.callers.0 {
+        for caller in &self.callers.activity {
             if caller.value().has_changed() {
                 let known = (caller.key().clone(), caller.value().clone());
                 changed.push(ChangedActivity::Caller(Box::new(known)));

@@ -64,6 +64,7 @@ pub async fn callers(State(admin): State<Arc<Admin>>) -> Json<Vec<CallerView>> {
     let view = |name: &String| CallerView {
         name: name.clone(),
         signals: admin.moments(&admin.last_seen.callers.read(name)),
+        built_downloads: admin.last_seen.callers.built_downloads(name),
     };
     Json(admin.config.load().callers.iter().map(|caller| view(&caller.name)).collect())
 }

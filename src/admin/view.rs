@@ -60,6 +60,9 @@ pub struct CandidateView {
 pub struct CallerView {
     pub name: String,
     pub signals: SignalsView,
+    /// Downloads whose address the caller built by itself, since this gateway started.
+    #[serde(default)]
+    pub built_downloads: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

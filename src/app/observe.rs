@@ -12,7 +12,7 @@ use crate::access::activity::Activity;
 use crate::access::failure_streak::CallFailure;
 use crate::access::last_seen_sync::CallerActivity;
 use crate::access::registry::Account;
-use crate::gateway::{CallObserver, LogEntry};
+use crate::gateway::{BuiltDownload, CallObserver, LogEntry};
 use crate::health::clock::Corrections;
 use crate::model::account::{AccountState, RealmName};
 use crate::model::endpoint;
@@ -44,6 +44,8 @@ struct WorkerObserver {
     nobody: Arc<CallCells>,
     refusals: Mutex<HashMap<&'static str, Counter>>,
     links: Counter,
+    built_by_link: Counter,
+    built_by_path: Counter,
     retries: Counter,
 }
 
@@ -63,6 +65,8 @@ impl WorkerObservers {
             nobody: self.metrics.calls(NO_REALM, worker),
             refusals: Mutex::default(),
             links: self.metrics.links_rewritten(),
+            built_by_link: self.metrics.built_downloads("link"),
+            built_by_path: self.metrics.built_downloads("path"),
             retries: self.metrics.retries("platform_trouble"),
             metrics: self.metrics.clone(),
         })
@@ -81,6 +85,9 @@ impl CallObserver for WorkerObserver {
             if let Some(failure) = failure {
                 account.call_failed(failure, record.at);
             }
+        }
+        if let (Some(_), Some(caller)) = (record.built_download, &record.caller) {
+            self.callers.built_download(&caller.name);
         }
         if let Some(caller) = &record.caller {
             self.with_caller(&caller.name, |activity| {
@@ -113,6 +120,15 @@ impl WorkerObserver {
         }
         if record.links_passed > 0 {
             self.metrics.links_passed().inc_by(record.links_passed);
+        }
+        match record.built_download {
+            None => {}
+            Some(BuiltDownload::ByLink) => {
+                self.built_by_link.inc();
+            }
+            Some(BuiltDownload::ByPath) => {
+                self.built_by_path.inc();
+            }
         }
         if record.odd_discovery_name {
             self.metrics.odd_discovery_names().inc();

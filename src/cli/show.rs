@@ -75,9 +75,17 @@ pub fn callers(config: &Path, style: Style) -> CommandResult {
 }
 
 impl TableRow for CallerView {
-    const HEADINGS: &'static [&'static str] =
-        &["name", "last call", "last success", "last refusal", "refused at", "last order list", "links"];
-    const WIDE: &'static [&'static str] = &["last order list", "links"];
+    const HEADINGS: &'static [&'static str] = &[
+        "name",
+        "last call",
+        "last success",
+        "last refusal",
+        "refused at",
+        "last order list",
+        "links",
+        "built",
+    ];
+    const WIDE: &'static [&'static str] = &["last order list", "links", "built"];
 
     fn cells(&self) -> Vec<String> {
         self.row(full)
@@ -99,6 +107,7 @@ impl CallerView {
             moment(it.last_refusal_at),
             moment(it.last_list_at),
             it.last_list_links.map(|links| links.to_string()).unwrap_or_default(),
+            self.built_downloads.to_string(),
         ]
     }
 }

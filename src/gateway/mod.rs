@@ -5,6 +5,8 @@
 //! only the loop in `forward` repeats. Nothing here refreshes a token or speaks to a store: `access` does.
 
 mod access_log;
+mod built_download;
+mod download_links;
 pub mod forward;
 pub mod inbound;
 pub mod refusal;
@@ -28,7 +30,7 @@ use crate::http1::client::Dial;
 use crate::http1::{KnownHeader, Request, RequestBody, RequestHead};
 use crate::model::endpoint::{Endpoint, EndpointId, V1Difference};
 
-pub use access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
+pub use access_log::{AccessLog, BuiltDownload, CallObserver, LogEntry, RequestLog, Sinks};
 pub use forward::upstream_body::ResponseBodyError;
 pub use response::body::ResponseBody;
 pub use worker::{AccountDirectory, Gateway, GatewayShared, via_header};
@@ -143,6 +145,13 @@ impl<D: Dial> Gateway<D> {
         log.endpoint = request.endpoint;
         if request.endpoint.id == EndpointId::Discovery && request.is_read() {
             return Ok(self.discovery_response(&request, &access, log));
+        }
+        if request.endpoint.is_download
+            && let Some(known) = self.known_download(&request, &access, log)
+            && let Some(response) =
+                Box::pin(self.known_download_response(&request, &access, known, log)).await?
+        {
+            return Ok(response);
         }
         let body = match replay::buffer(body, request_framing(head), settings.replay_limit) {
             BufferState::Ready(body) => body,

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use http::{HeaderValue, Method, Response};
 
 use super::access_log::{AccessLog, CallObserver, LogEntry, RequestLog, Sinks};
+use super::download_links::DownloadLinks;
 use super::forward::budget::RetryBudget;
 use super::forward::headers;
 use super::inbound::limits::CallLimiter;
@@ -39,6 +40,7 @@ pub struct GatewayShared {
     pub instance: String,
     /// The access log; `None` where it is switched off.
     pub access_log: Option<AccessLog>,
+    pub(super) download_links: Arc<DownloadLinks>,
     budgets: Mutex<HashMap<RealmName, Arc<RetryBudget>>>,
     /// Filled only where accounts are limited.
     account_limiters: DashMap<AccountName, Arc<CallLimiter>>,
@@ -87,6 +89,7 @@ impl GatewayShared {
             clock,
             instance: instance.to_owned(),
             access_log,
+            download_links: Arc::default(),
             budgets: Mutex::default(),
             account_limiters: DashMap::new(),
         }

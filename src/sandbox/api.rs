@@ -299,6 +299,10 @@ impl ApiCall<'_> {
         let asset_type = self.found.segments.get(1).map_or("", String::as_str);
         let order = self.segment().parse().ok().and_then(Order::by_order_id);
         let order = order.filter(|order| account.is_none_or(|account| account == order.account));
+        let has_ticket = |order: &Order| {
+            !self.behavior.download_ticket || self.request.parameter("ticket") == Some(order.ticket())
+        };
+        let order = order.filter(has_ticket);
         match order {
             Some(order) => downloads::asset_response(state, order, asset_type, self.request),
             None => Reply::error(404, "no such order"),

@@ -32,6 +32,9 @@ pub struct Behavior {
     /// A region asked for an account that is not its own.
     pub wrong_region_status: u16,
     pub link_form: LinkForm,
+    /// Links on the API's own hosts carry a ticket, and a download without it is not found: an address that
+    /// was built by hand leads nowhere.
+    pub download_ticket: bool,
     /// How long a pre-signed link lives.
     #[serde(with = "super::duration_text")]
     pub link_life: Duration,
@@ -77,6 +80,7 @@ impl Default for Behavior {
             expiry_status: 401,
             wrong_region_status: 403,
             link_form: LinkForm::Absolute,
+            download_ticket: false,
             link_life: Duration::from_secs(3600),
             download_wants_bearer: true,
             storage_wants_bearer: false,

@@ -31,6 +31,11 @@ impl Order {
         self.account * BLOCK + ORDERS_FROM + self.index
     }
 
+    /// What a link has and a built address lacks.
+    pub fn ticket(self) -> String {
+        format!("t{:x}", self.order_id().wrapping_mul(0x9e37_79b9))
+    }
+
     pub fn by_rx_id(rx_id: u64) -> Option<Self> {
         let index = rx_id % BLOCK;
         (index < CREATED_FROM).then_some(Self { account: rx_id / BLOCK, index })
@@ -61,8 +66,14 @@ impl LinkPrinter<'_> {
     /// JSON text, quotes included.
     fn print(&self, order: Order, number: u64, asset_type: &str) -> String {
         let path = format!("/order/{}/download/{asset_type}", order.order_id());
+        let form = self.behavior.link_form.nth(order.index * ASSET_TYPES.len() as u64 + number);
+        let path = if self.behavior.download_ticket && form != LinkForm::ForeignHost {
+            format!("{path}?ticket={}", order.ticket())
+        } else {
+            path
+        };
         let (origin, prefix) = (self.origin, self.prefix);
-        match self.behavior.link_form.nth(order.index * ASSET_TYPES.len() as u64 + number) {
+        match form {
             LinkForm::Relative => format!("\"{prefix}{path}\""),
             LinkForm::JsonEscaped => format!("\"{origin}{prefix}{path}\"").replace('/', "\\/"),
             LinkForm::ForeignHost => format!("\"{}\"", (self.sign)(&path)),

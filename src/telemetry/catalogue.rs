@@ -96,6 +96,8 @@ catalogue! {
     LINKS_PASSED: Counter "links_passed" {} "Links to the platform that passed in a form that is not changed";
     LINK_BODIES_PASSED: Counter "link_bodies_passed" { encoding: ENCODINGS }
         "Answers with links that passed untouched, since their encoding is unknown to us";
+    BUILT_DOWNLOADS: Counter "built_downloads" { served: ["link", "path"] }
+        "Downloads whose address the application built by itself, by what they were served through";
     ODD_DISCOVERY_NAMES: Counter "odd_discovery_names" {}
         "Discovery calls of callers that spell the API's name as the vendor's table does (thirdparty)";
     STORE_COMMIT_FAILURES: Counter "store_commit_failures" {}

@@ -36,6 +36,7 @@ pub struct Metrics {
     link_bodies_passed: Family<Labels, Counter>,
     links_rewritten: Counter,
     links_passed: Counter,
+    built_downloads: Family<Labels, Counter>,
     odd_discovery_names: Counter,
     store_commit_failures: Counter,
     store_write_seconds: Gauge<f64, AtomicU64>,
@@ -71,6 +72,7 @@ impl Metrics {
             link_bodies_passed: Family::default(),
             links_rewritten: Counter::default(),
             links_passed: Counter::default(),
+            built_downloads: Family::default(),
             odd_discovery_names: Counter::default(),
             store_commit_failures: Counter::default(),
             store_write_seconds: Gauge::default(),
@@ -98,6 +100,7 @@ impl Metrics {
         add(registry, &catalogue::LINKS_REWRITTEN, self.links_rewritten.clone());
         add(registry, &catalogue::LINK_BODIES_PASSED, self.link_bodies_passed.clone());
         add(registry, &catalogue::LINKS_PASSED, self.links_passed.clone());
+        add(registry, &catalogue::BUILT_DOWNLOADS, self.built_downloads.clone());
         add(registry, &catalogue::ODD_DISCOVERY_NAMES, self.odd_discovery_names.clone());
         add(registry, &catalogue::STORE_COMMIT_FAILURES, self.store_commit_failures.clone());
         add(registry, &catalogue::STORE_WRITE_SECONDS, self.store_write_seconds.clone());
@@ -188,6 +191,10 @@ impl Metrics {
 
     pub fn links_passed(&self) -> Counter {
         self.links_passed.clone()
+    }
+
+    pub fn built_downloads(&self, served: &str) -> Counter {
+        self.built_downloads.get_or_create_owned(&vec![("served", served.to_owned())])
     }
 
     pub fn odd_discovery_names(&self) -> Counter {
@@ -290,6 +297,7 @@ mod tests {
         metrics.accounts("global", "ready");
         metrics.earliest_expiry("global");
         metrics.link_bodies_passed("br");
+        metrics.built_downloads("link");
         metrics.realm_trouble("global", "credentials");
         let page = metrics.encode();
         let shown: BTreeSet<&str> =

@@ -6,6 +6,7 @@ mod application;
 mod application_grants;
 mod application_logins;
 mod browser;
+mod built_downloads;
 mod expiry;
 mod explained;
 mod facade;

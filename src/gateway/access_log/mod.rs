@@ -52,8 +52,19 @@ pub struct LogEntry {
     pub unread: Option<&'static str>,
     /// A discovery call that spells the API's name as the vendor's table does, not as its examples do.
     pub odd_discovery_name: bool,
+    /// How a download was served whose address the application has built by itself.
+    pub built_download: Option<BuiltDownload>,
     /// The caller got all of it.
     pub complete: bool,
+}
+
+/// What a download went through whose address the application has built by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuiltDownload {
+    /// The link that was last seen for its order.
+    ByLink,
+    /// Domain and Path, as it came.
+    ByPath,
 }
 
 /// Receives finished calls, for metrics and activity. Called on the worker, so it must not
@@ -94,6 +105,7 @@ impl LogEntry {
             links_passed: 0,
             unread: None,
             odd_discovery_name: false,
+            built_download: None,
             complete: false,
         }
     }

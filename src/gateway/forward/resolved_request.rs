@@ -111,6 +111,19 @@ impl<'a> ResolvedRequest<'a> {
         self.target.query
     }
 
+    /// The path that goes to the account's route: the route's Path, and what follows it.
+    pub fn platform_path<'r>(&'r self, route: &'r Route) -> [&'r str; 2] {
+        self.path(route)
+    }
+
+    /// Whether the target is spelled as links of the gateway's are: `/accounts/{name}`, Path, and the rest.
+    pub fn is_spelled_like_a_link(&self, route: &Route) -> bool {
+        let [path, rest] = self.path(route);
+        let parts = [&*self.rules.url.path, "/accounts/", self.account.name.as_str(), path, rest];
+        let left = parts.iter().try_fold(self.head.uri.path(), |text, part| text.strip_prefix(part));
+        left == Some("")
+    }
+
     /// Derived anew for each attempt: a renewal may have moved the account to another region.
     pub fn target<'r>(&'r self, route: &'r Route) -> Result<UpstreamTarget<'r>, Refusal> {
         let (host, port) = self.host(route)?;

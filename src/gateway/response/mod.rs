@@ -45,6 +45,9 @@ impl<D: Dial> Gateway<D> {
         }
         let body = if request.endpoint.links {
             let matcher = self.link_matcher(access.route().path());
+            let link_context = || {
+                link_context().remembering(&self.shared.download_links, &request.account.name, access.realm())
+            };
             Box::pin(self.rewrite_links(request, &mut head, response.body, matcher, link_context, log))
                 .await?
         } else if request.adds_case_types() {

@@ -12,9 +12,10 @@ mod url;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::model::account::AccountName;
+use crate::model::account::{AccountName, RealmName};
 use crate::model::route::Route;
 
+use crate::gateway::download_links::{DownloadLink, DownloadLinks, address_in_json};
 use crate::gateway::inbound::{link_host, target};
 use crate::gateway::settings::{BaseUrl, RealmPolicy};
 use url::{authority_end, path_of};
@@ -31,6 +32,14 @@ pub struct LinkContext {
     absolute: String,
     /// `/accounts/smile`
     relative: String,
+    /// Where links to downloads are remembered.
+    memory: Option<LinkMemory>,
+}
+
+struct LinkMemory {
+    links: Arc<DownloadLinks>,
+    account: AccountName,
+    realm_name: RealmName,
 }
 
 /// What replaces scheme and authority of a platform URL.
@@ -86,7 +95,23 @@ impl LinkContext {
             realm: realm.clone(),
             absolute: format!("{}{}/accounts/{account}", base.origin, base.path),
             relative: format!("{}/accounts/{account}", base.path),
+            memory: None,
         }
+    }
+
+    /// Links to downloads are remembered for applications that build the address by hand.
+    pub fn remembering(self, links: &Arc<DownloadLinks>, account: &AccountName, realm: &RealmName) -> Self {
+        let memory = LinkMemory { links: links.clone(), account: account.clone(), realm_name: realm.clone() };
+        Self { memory: Some(memory), ..self }
+    }
+
+    /// A link whose address begins with `text`; `host` where it is not the account's own short form.
+    #[cold]
+    fn remember(&self, host: Option<&str>, text: &[u8]) {
+        let Some(memory) = &self.memory else { return };
+        let Some(path_and_query) = address_in_json(text) else { return };
+        let authority = host.unwrap_or(&self.authority).to_owned();
+        memory.links.saw(&memory.account, &memory.realm_name, DownloadLink { authority, path_and_query });
     }
 
     /// Our address for a path on a host of the platform, the path itself left off. The short form is taken

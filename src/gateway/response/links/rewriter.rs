@@ -16,6 +16,34 @@ pub struct LinkMatcher {
     longest: usize,
     /// What may follow the Path of a link that surely round-trips.
     safe_bytes: [bool; 256],
+    /// By how the text writes a slash.
+    built_addresses: [BuiltAddress; 3],
+}
+
+/// The address of a download as applications build it by hand: between its two parts stands the order, behind
+/// them the kind of file.
+struct BuiltAddress {
+    before_order: Vec<u8>,
+    before_asset: Vec<u8>,
+}
+
+impl BuiltAddress {
+    fn new(route_path: &str, slash: Slash) -> Self {
+        let (mut before_order, mut before_asset) = (Vec::new(), Vec::new());
+        write_with(slash, &format!("{route_path}/order/"), &mut before_order);
+        write_with(slash, "/download/", &mut before_asset);
+        Self { before_order, before_asset }
+    }
+
+    /// Whether a link is one: such a link needs not be remembered.
+    fn is_address_of(&self, address: &[u8]) -> bool {
+        let behind_word = |text: &[u8]| {
+            text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count()
+        };
+        let Some(order) = address.strip_prefix(&*self.before_order) else { return false };
+        let Some(asset) = order[behind_word(order)..].strip_prefix(&*self.before_asset) else { return false };
+        asset.get(behind_word(asset)) == Some(&b'"')
+    }
 }
 
 enum MultiSearch {
@@ -114,7 +142,10 @@ impl LinkMatcher {
         }
         let longest = patterns.iter().map(String::len).max().unwrap_or_default();
         let search = MultiSearch::new(&patterns)?;
-        Some(Self { search, marker_kinds, longest, safe_bytes: target::round_trip_safe_bytes(route_path) })
+        let safe_bytes = target::round_trip_safe_bytes(route_path);
+        let slashes = [Slash::Plain, Slash::Escaped, Slash::Unicode];
+        let built_addresses = slashes.map(|slash| BuiltAddress::new(route_path, slash));
+        Some(Self { search, marker_kinds, longest, safe_bytes, built_addresses })
     }
 
     /// Whether there is anything to judge in a complete text.
@@ -250,12 +281,20 @@ impl Rewriter {
                     out.extend_from_slice(&input[copied..begins + kept]);
                     gateway_url.write(slash, out);
                     copied = begins + length;
+                    self.remember(slash, gateway_url.host, &input[copied..]);
                     at = copied;
                     self.links.changed += 1;
                 }
                 UrlMatch::Passed => self.links.passed += 1,
                 UrlMatch::NotOurs => {}
             }
+        }
+    }
+
+    /// Where a link leads whose address nobody builds by hand.
+    fn remember(&self, slash: Slash, host: Option<&str>, address: &[u8]) {
+        if !self.matcher.built_addresses[slash as usize].is_address_of(address) {
+            self.link_context.remember(host, address);
         }
     }
 
