@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
+use crate::model::account::{AccountId, AccountName, AccountState, ApiVersion, RealmName, Remedy};
 use crate::model::route::Route;
 use crate::model::token::RefreshToken;
 use crate::store::NewTokens;
@@ -68,6 +68,8 @@ pub enum Availability {
 pub struct Summary {
     pub realm: RealmName,
     pub account_id: AccountId,
+    /// Which version of the API discovery is asked for; `None` is the realm's.
+    pub version: Option<ApiVersion>,
     pub state: AccountState,
     pub generation: u64,
     pub expires_at: Option<Timestamp>,
@@ -169,6 +171,7 @@ impl Account {
         Summary {
             realm: snapshot.realm.clone(),
             account_id: snapshot.id,
+            version: snapshot.version,
             state: snapshot.state.clone(),
             generation: snapshot.serial,
             expires_at: snapshot.expires_at(),

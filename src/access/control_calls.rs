@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use url::Url;
 
-use crate::model::account::AccountId;
+use crate::model::account::{AccountId, ApiVersion};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{
@@ -28,9 +28,20 @@ pub trait ControlCalls: Send + Sync + 'static {
     fn probe_credentials(&self) -> Call<'_, CredentialsCheck>;
 
     fn discover_first<'a>(&'a self, bearer: &'a AccessToken) -> CallFuture<'a, Route>;
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route>;
+    /// The later discovery; `version` is asked for in the place of the realm's.
+    fn discover<'a>(
+        &'a self,
+        last: Option<&'a Route>,
+        version: Option<ApiVersion>,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, Route>;
     /// The later discovery over a route that is not in use: where it says that calls go.
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route>;
+    fn prove<'a>(
+        &'a self,
+        route: &'a Route,
+        version: Option<ApiVersion>,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, Route>;
 
     fn related_accounts<'a>(
         &'a self,
@@ -69,12 +80,22 @@ impl ControlCalls for PlatformClient {
         Box::pin(PlatformClient::discover_first(self, bearer))
     }
 
-    fn discover<'a>(&'a self, last: Option<&'a Route>, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
-        Box::pin(PlatformClient::discover(self, last, bearer))
+    fn discover<'a>(
+        &'a self,
+        last: Option<&'a Route>,
+        version: Option<ApiVersion>,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, Route> {
+        Box::pin(PlatformClient::discover(self, last, version, bearer))
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, bearer: &'a AccessToken) -> CallFuture<'a, Route> {
-        Box::pin(PlatformClient::prove(self, route, bearer))
+    fn prove<'a>(
+        &'a self,
+        route: &'a Route,
+        version: Option<ApiVersion>,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, Route> {
+        Box::pin(PlatformClient::prove(self, route, version, bearer))
     }
 
     fn related_accounts<'a>(

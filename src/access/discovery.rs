@@ -92,7 +92,7 @@ impl RenewalTask {
         };
         RenewalCounters::increment(&self.breaker.counters.discoveries);
         let last = before.route.as_deref().filter(|_| !at_base);
-        let response = platform.discover(last, &token).await;
+        let response = platform.discover(last, before.version, &token).await;
         // Without a route this is no renewal that failed: nobody waits, and the next call asks for itself.
         let _ = self.take_discovery(&*platform, &before, response, &token).await;
     }
@@ -104,7 +104,8 @@ impl RenewalTask {
         token: &AccessToken,
     ) -> Result<Route, PlatformError> {
         RenewalCounters::increment(&self.breaker.counters.discoveries);
-        self.repeat(|| platform.discover(last, token), |_| ()).await
+        let version = self.account.snapshot().version;
+        self.repeat(|| platform.discover(last, version, token), |_| ()).await
     }
 
     /// A failed or empty discovery keeps the last good route, and is reported once.
@@ -316,9 +317,10 @@ impl RenewalTask {
         route: &Route,
         token: &AccessToken,
     ) -> Result<Route, PlatformError> {
+        let version = self.account.snapshot().version;
         tokio::select! {
             biased;
-            response = platform.prove(route, token) => response,
+            response = platform.prove(route, version, token) => response,
             () = self.context.clock.sleep(PROOF_WAIT) => Err(PlatformError::no_response("discovery", PROOF_WAIT)),
         }
     }

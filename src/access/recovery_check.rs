@@ -57,10 +57,11 @@ impl Renewals {
     async fn responds(&self, realm: &RealmName, route: &Route, entries: &[Arc<Account>]) -> bool {
         let Ok(platform) = self.context().platform(realm) else { return false };
         for account in entries.iter().take(ASKED) {
-            let Some(token) = account.snapshot().live_token(self.context().clock.now()) else { continue };
+            let snapshot = account.snapshot();
+            let Some(token) = snapshot.live_token(self.context().clock.now()) else { continue };
             let responded = tokio::select! {
                 biased;
-                response = platform.prove(route, &token) => response.is_ok(),
+                response = platform.prove(route, snapshot.version, &token) => response.is_ok(),
                 () = self.context().clock.sleep(PROBE_TIMEOUT) => false,
             };
             if responded {

@@ -258,6 +258,7 @@ impl AccountRegistry {
             state: record.state.clone(),
             realm: one_copy(&rules, &grant.realm),
             id: grant.account_id,
+            version: record.version,
             refresh: grant.refresh.clone(),
             // One without an end was written beside a refresh token that came alone.
             token: grant.access.clone().filter(|access| access.expires_at != Timestamp::default()),

@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountState, RealmName, Remedy};
+use crate::model::account::{AccountId, AccountState, ApiVersion, RealmName, Remedy};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::store::{NewTokens, StoredAccess};
@@ -26,6 +26,8 @@ pub(super) struct Snapshot {
     pub state: AccountState,
     pub realm: RealmName,
     pub id: AccountId,
+    /// Which version of the API discovery is asked for; `None` is the realm's.
+    pub version: Option<ApiVersion>,
     pub refresh: RefreshToken,
     pub token: Option<StoredAccess>,
     pub route: Option<Arc<Route>>,
@@ -106,6 +108,11 @@ impl Access {
 
     pub fn realm(&self) -> &RealmName {
         &self.0.realm
+    }
+
+    /// The version of the API that the account has instead of its realm's.
+    pub fn version(&self) -> Option<ApiVersion> {
+        self.0.version
     }
 
     fn parts(&self) -> (&StoredAccess, &Arc<Route>) {
@@ -193,6 +200,7 @@ impl Snapshot {
             let mut kept = self.clone();
             kept.state = record.state.clone();
             kept.id = record.id;
+            kept.version = record.version;
             kept.standby_grants = record.standby_grants.clone();
             if record.route.is_some() && record.stored_generation == self.stored_generation {
                 kept.take_stored_route(record.route.clone());

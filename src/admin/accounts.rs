@@ -152,6 +152,7 @@ impl Admin {
             state,
             test: Some(record.is_test),
             remedy: needs_login.then(|| Remedy::of(untried)),
+            version: self.version_of(&record.current, record.version),
             route: match &summary {
                 Some(summary) => summary.route.as_ref().map(|route| route.to_string()),
                 None => grant.and_then(stored),
@@ -197,6 +198,7 @@ impl Admin {
             test: None,
             // Whether its token was ever tried stands in the store alone.
             remedy: None,
+            version: self.version_of(&summary.realm, summary.version),
             route: summary.route.as_ref().map(|route| route.to_string()),
             candidate: candidate(&summary),
             failing: summary.streak.as_ref().map(failing),

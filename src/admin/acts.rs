@@ -177,7 +177,7 @@ pub async fn switch(
 }
 
 impl Admin {
-    async fn names(
+    pub(super) async fn names(
         &self,
         actor: &Actor,
         act: AuditAct,
@@ -283,7 +283,7 @@ fn chosen(pattern: PatternQuery) -> Result<(String, Selection), ApiError> {
     Ok((pattern, selection))
 }
 
-fn gone(name: AccountName) -> ActReport {
+pub(super) fn gone(name: AccountName) -> ActReport {
     ActReport { name, ok: false, detail: "it was removed meanwhile".into() }
 }
 
@@ -302,14 +302,14 @@ fn sentence(entry: &Account, problem: RenewError) -> String {
 }
 
 /// What came of one account.
-enum ActOutcome {
+pub(super) enum ActOutcome {
     /// The platform was asked for a refresh: the next one waits for [`OPERATOR_PACE`].
     Asked(ActReport),
     NotAsked(ActReport),
 }
 
 /// Works through the names one after the other and hands out a line of JSON for each as it is done.
-fn one_by_one<T, F, Fut>(clock: Clock, names: Vec<(AccountName, T)>, act: F) -> Response
+pub(super) fn one_by_one<T, F, Fut>(clock: Clock, names: Vec<(AccountName, T)>, act: F) -> Response
 where
     T: Send + 'static,
     F: Fn(AccountName, T) -> Fut + Send + Sync + 'static,

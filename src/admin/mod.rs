@@ -15,6 +15,7 @@ mod logins;
 mod nearest;
 mod operator_calls;
 mod store;
+mod versions;
 pub mod view;
 
 use std::convert::Infallible;
@@ -104,6 +105,7 @@ fn api_routes() -> Vec<ApiRoute> {
         post("/resume", acts::resume),
         post("/renew", acts::renew),
         post("/discover", acts::discover),
+        post("/version", versions::set),
         post("/pairings", logins::start),
         post("/pairings/status", logins::status),
         post("/pairings/finish", logins::finish),

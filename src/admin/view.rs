@@ -19,6 +19,9 @@ pub struct AccountView {
     /// Of an account that needs a login: what to try first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<Remedy>,
+    /// The version of the API that discovery is asked for, by the account itself or by its realm.
+    #[serde(default)]
+    pub version: Option<String>,
     /// Domain + Path where calls go now.
     pub route: Option<String>,
     /// Named by discovery and not used, since it is not proven.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::model::account::{AccountId, AccountName, RealmName};
+use crate::model::account::{AccountId, AccountName, ApiVersion, RealmName};
 
 use super::output_arguments::{Format, OutputArguments};
 
@@ -94,6 +94,16 @@ pub enum AccountsCommand {
     Discover {
         /// A name, perhaps with `*` in it.
         pattern: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Ask discovery for another version of the API from now on, where the platform has it for the account.
+    Version {
+        /// A name, perhaps with `*` in it.
+        pattern: String,
+        /// Which, such as 3; back again likewise.
+        #[arg(long)]
+        to: ApiVersion,
         #[command(flatten)]
         output: OutputArguments,
     },

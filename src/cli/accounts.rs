@@ -35,13 +35,15 @@ pub fn run(config: &Path, command: AccountsCommand) -> CommandResult {
         AccountsCommand::Export { pattern, with_refresh_tokens, yes: _, output } => {
             export(&api, &pattern, with_refresh_tokens, output)
         }
-        AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, false, output.style()),
-        AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, false, output.style()),
+        AccountsCommand::Pause { pattern, output } => each(&api, "pause", &pattern, "", output.style()),
+        AccountsCommand::Resume { pattern, output } => each(&api, "resume", &pattern, "", output.style()),
         AccountsCommand::Renew { pattern, force, output } => {
+            let force = if force { "&force=true" } else { "" };
             each(&api, "renew", &pattern, force, output.style())
         }
-        AccountsCommand::Discover { pattern, output } => {
-            each(&api, "discover", &pattern, false, output.style())
+        AccountsCommand::Discover { pattern, output } => each(&api, "discover", &pattern, "", output.style()),
+        AccountsCommand::Version { pattern, to, output } => {
+            each(&api, "version", &pattern, &format!("&to={to}"), output.style())
         }
         AccountsCommand::Switch { account, realm, output } => switch(&api, &account, &realm, output.style()),
         AccountsCommand::Remove(what) => remove(&api, &what),
@@ -53,13 +55,13 @@ pub fn run(config: &Path, command: AccountsCommand) -> CommandResult {
     })
 }
 
-fn each(api: &Api, act: &str, pattern: &str, force: bool, style: Style) -> CommandResult {
+/// `parameters` follow the pattern in the query.
+fn each(api: &Api, act: &str, pattern: &str, parameters: &str, style: Style) -> CommandResult {
     let screen = Screen::of(style);
     let mut done = Vec::new();
     let mut failed = false;
-    let force = if force { "&force=true" } else { "" };
     api.post_lines(
-        &format!("/api/{act}?pattern={}{force}", segment(pattern)),
+        &format!("/api/{act}?pattern={}{parameters}", segment(pattern)),
         Vec::new(),
         |line: ActReport| {
             failed |= !line.ok;

@@ -199,6 +199,7 @@ fn facts(view: &AccountView, screen: Screen) -> String {
     let refused = if is_refused(view, screen.now) { ", but callers do not get through with it" } else { "" };
     let signals = &view.signals;
     lines.extend([("route", view.route.clone().unwrap_or_else(|| "-".to_owned()))]);
+    lines.extend(view.version.iter().map(|version| ("version", version.clone())));
     if let Some(candidate) = &view.candidate {
         let CandidateView { route, since, why } = candidate;
         lines.push(("not used", format!("{route}, which discovery names since {since}: {why}")));

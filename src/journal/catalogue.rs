@@ -107,6 +107,8 @@ catalogue! {
         Paused => "paused",
         /// An operator resumed the account.
         Resumed => "resumed",
+        /// Discovery is asked for another version of the API.
+        VersionChanged => "version_changed",
         /// Calls go to another realm's grant.
         Switched => "switched",
         /// Refresh tokens were given out.
@@ -139,6 +141,8 @@ catalogue! {
         Resume => "resume",
         Renew => "renew",
         Discover => "discover",
+        /// Accounts get another version of the API.
+        Version => "version",
         /// One call is made as an account.
         Call => "call",
         /// Calls go to another realm's grant.

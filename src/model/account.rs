@@ -1,6 +1,7 @@
 //! Who a call is made for. A name is ours and unique; an id is the vendor's and unique within its realm.
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -20,6 +21,41 @@ pub struct AccountName(SmolStr);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct AccountId(u64);
+
+/// A version of the vendor's API, as discovery is asked for it (Authentication and Pairing V2, 4.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ApiVersion(NonZeroU16);
+
+impl ApiVersion {
+    /// `None` for zero.
+    pub fn new(number: u16) -> Option<Self> {
+        NonZeroU16::new(number).map(Self)
+    }
+
+    pub fn number(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl FromStr for ApiVersion {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits && !text.starts_with('0'));
+        number.map(Self).ok_or_else(|| NameError {
+            kind: "version",
+            text: text.to_owned(),
+            rule: "write a number such as 2 or 3",
+        })
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// One `[realms.NAME]` of the configuration: an auth base, an API base and the client credentials that belong
 /// to them.

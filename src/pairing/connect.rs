@@ -243,14 +243,17 @@ impl Pairing {
         access: &AccessToken,
     ) -> Result<Option<AccountRecord>, String> {
         let policy = RetryPolicy::of_login(&self.clock, &self.retry());
-        let found = policy.retry(|| realm.calls.discover(Some(first), access)).await.result;
+        // An account that was known before keeps its version; its record has just been written.
+        let known = self.store.account(name).await.map_err(|problem| problem.to_string())?;
+        let version = known.and_then(|record| record.version);
+        let found = policy.retry(|| realm.calls.discover(Some(first), version, access)).await.result;
         let route = found.map_err(|trouble| trouble.to_string())?;
         if route == *first {
             return Ok(None);
         }
         // The first one has carried the pairing out, so it is proven; the
         // next renewal asks about the other one again.
-        let says = realm.calls.prove(&route, access).await;
+        let says = realm.calls.prove(&route, version, access).await;
         if says.as_ref() != Ok(&route) {
             let why = says.map_or_else(|trouble| trouble.to_string(), |other| format!("it names {other}"));
             self.journal.record(

@@ -23,6 +23,7 @@ mod progress;
 mod publish;
 mod retry;
 mod start;
+mod versions;
 mod walls;
 
 #[cfg(test)]

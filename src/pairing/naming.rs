@@ -154,6 +154,7 @@ mod tests {
             current: realm,
             state: AccountState::Ready,
             is_test: false,
+            version: None,
             grants: vec![grant],
         }
     }

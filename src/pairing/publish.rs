@@ -72,7 +72,7 @@ impl Pairing {
     }
 }
 
-fn sentence(problem: RenewError) -> String {
+pub(super) fn sentence(problem: RenewError) -> String {
     match problem {
         RenewError::TooSoon { until } => {
             format!("refreshed a moment ago; the next refresh may go out at {until}")

@@ -5,6 +5,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::config::Discovery;
+use crate::model::account::ApiVersion;
 use crate::model::route::Route;
 use crate::model::token::AccessToken;
 
@@ -15,9 +16,18 @@ use super::{Blame, PlatformClient, PlatformError, PlatformErrorKind};
 impl PlatformClient {
     /// At `base_url`: the first discovery, and the fallback of the later ones.
     pub async fn discover_first(&self, bearer: &AccessToken) -> Result<Route, PlatformError> {
+        self.at_base(None, bearer).await
+    }
+
+    async fn at_base(
+        &self,
+        version: Option<ApiVersion>,
+        bearer: &AccessToken,
+    ) -> Result<Route, PlatformError> {
+        let url = append_path(&self.realm.base_url, &self.realm.discovery.path);
         match &self.pinned {
             Some(pinned) => Ok(pinned.clone()),
-            None => self.ask(append_path(&self.realm.base_url, &self.realm.discovery.path), bearer).await,
+            None => self.ask(url, version, bearer).await,
         }
     }
 
@@ -26,13 +36,20 @@ impl PlatformClient {
     /// 401 and 403 fall back too: the bearer has just been renewed, and a region that an account has left may
     /// well answer so. `base_url` has the last word on whether the bearer is good; both places are named when
     /// both have failed.
-    pub async fn discover(&self, last: Option<&Route>, bearer: &AccessToken) -> Result<Route, PlatformError> {
-        let (None, Some(last)) = (&self.pinned, last) else { return self.discover_first(bearer).await };
-        let near = match self.near(last, bearer).await {
+    ///
+    /// `version` is asked for in the place of the realm's.
+    pub async fn discover(
+        &self,
+        last: Option<&Route>,
+        version: Option<ApiVersion>,
+        bearer: &AccessToken,
+    ) -> Result<Route, PlatformError> {
+        let (None, Some(last)) = (&self.pinned, last) else { return self.at_base(version, bearer).await };
+        let near = match self.near(last, version, bearer).await {
             Ok(route) => return Ok(route),
             Err(error) => error,
         };
-        self.discover_first(bearer).await.map_err(|error| PlatformError {
+        self.at_base(version, bearer).await.map_err(|error| PlatformError {
             detail: format!("{}; before that, at {}: {}", error.detail, last.domain(), near.detail),
             ..error
         })
@@ -40,29 +57,46 @@ impl PlatformClient {
 
     /// The later discovery over a route that is not in use yet (S1 4.2.2): shows that an API is there which
     /// takes this bearer, and tells where that says calls go. A pinned route needs no proof.
-    pub async fn prove(&self, route: &Route, bearer: &AccessToken) -> Result<Route, PlatformError> {
+    pub async fn prove(
+        &self,
+        route: &Route,
+        version: Option<ApiVersion>,
+        bearer: &AccessToken,
+    ) -> Result<Route, PlatformError> {
         match &self.pinned {
             Some(pinned) => Ok(pinned.clone()),
-            None => self.near(route, bearer).await,
+            None => self.near(route, version, bearer).await,
         }
     }
 
-    async fn near(&self, last: &Route, bearer: &AccessToken) -> Result<Route, PlatformError> {
+    async fn near(
+        &self,
+        last: &Route,
+        version: Option<ApiVersion>,
+        bearer: &AccessToken,
+    ) -> Result<Route, PlatformError> {
         // Below a route the call has no prefix of its own: S1 4.2.2 prints
         // `{{Domain}}/{{Path}}/api-discovery-by-name-and-version`.
         let path = self.realm.discovery.path.trim_end_matches('/');
         let endpoint = path.rsplit('/').next().unwrap_or(path);
-        self.ask(self.below(ControlCall::Discovery, last, endpoint)?, bearer).await
+        self.ask(self.below(ControlCall::Discovery, last, endpoint)?, version, bearer).await
     }
 
-    async fn ask(&self, mut url: Url, bearer: &AccessToken) -> Result<Route, PlatformError> {
+    async fn ask(
+        &self,
+        mut url: Url,
+        version: Option<ApiVersion>,
+        bearer: &AccessToken,
+    ) -> Result<Route, PlatformError> {
         let wanted = &self.realm.discovery;
+        let own_version = version.map(|version| version.to_string());
+        let wanted_version = own_version.as_deref().unwrap_or(&wanted.version);
         url.query_pairs_mut()
             .append_pair("discoveryName", &wanted.name)
-            .append_pair("version", &wanted.version);
+            .append_pair("version", wanted_version);
         let response = self.client.get(ControlCall::Discovery, url, bearer).await?;
         let response = response.json(ControlCall::Discovery)?;
-        let chosen = self.choose(entries(&response)?)?;
+        let chosen = self.choose(entries(&response)?, wanted_version, own_version.is_some())?;
         Route::parse(text(chosen, "Domain")?, text(chosen, "Path")?, &self.realm.hosts).map_err(|problem| {
             PlatformError::new(
                 ControlCall::Discovery,
@@ -74,17 +108,25 @@ impl PlatformClient {
         })
     }
 
-    /// The entry with the configured name and version, else the only one: a single entry is what the call is
-    /// documented to answer.
-    fn choose<'a>(&self, entries: &'a [Value]) -> Result<&'a Value, PlatformError> {
+    /// The entry with the wanted name and version, else the only one: a single entry is what the call is
+    /// documented to answer. Where the account has a version of its own, one that says another is none.
+    fn choose<'a>(
+        &self,
+        entries: &'a [Value],
+        wanted_version: &str,
+        is_own: bool,
+    ) -> Result<&'a Value, PlatformError> {
         let wanted = &self.realm.discovery;
-        let version = |entry: &&Value| is(entry.get("Version"), &wanted.version);
+        let version = |entry: &&Value| is(entry.get("Version"), wanted_version);
         let exact = |entry: &&Value| is(entry.get("Name"), &wanted.name) && version(entry);
         let alike = |entry: &&Value| is_named_like(entry.get("Name"), &wanted.name) && version(entry);
         let found = entries.iter().find(exact).or_else(|| entries.iter().find(alike));
         match (found, entries) {
             (Some(found), _) => Ok(found),
-            (None, [only]) => Ok(only),
+            (None, [only]) if !is_own || only.get("Version").is_none() => Ok(only),
+            (None, []) if is_own => {
+                Err(nothing(format!("the list is empty: Align has no version {wanted_version} for this account")))
+            }
             (None, []) => Err(nothing(
                 "the list is empty: ask Align to enable discovery for this integration, and check `discovery` of the realm"
                     .to_owned(),
@@ -93,7 +135,7 @@ impl PlatformClient {
                 "none of {} entries is {} version {}: check `discovery` of the realm",
                 several.len(),
                 wanted.name,
-                wanted.version
+                wanted_version
             ))),
         }
     }
@@ -180,7 +222,8 @@ mod tests {
     #[tokio::test]
     async fn a_later_call_asks_the_region_and_only_the_region() {
         let responder = Responder::start(vec![found("http://127.0.0.1:9", "/v3")]).await;
-        let route = platform(&responder).discover(Some(&responder.route("/v2")), &bearer()).await.unwrap();
+        let route =
+            platform(&responder).discover(Some(&responder.route("/v2")), None, &bearer()).await.unwrap();
         assert_eq!(route.path(), "/v3");
         assert_eq!(
             responder.only_request().line(),
@@ -200,7 +243,7 @@ mod tests {
             Play::Cut,
         ] {
             let responder = Responder::start(vec![failure, found("http://127.0.0.1:9", "/v2")]).await;
-            let route = platform(&responder).discover(Some(&responder.route("/v2")), &bearer()).await;
+            let route = platform(&responder).discover(Some(&responder.route("/v2")), None, &bearer()).await;
             assert_eq!(route.unwrap().port(), 9);
             let asked: Vec<String> = responder.requests().iter().map(|r| r.line().to_owned()).collect();
             assert!(asked[1].starts_with("GET /api/third-party/v2/"), "{asked:?}");
@@ -208,11 +251,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_accounts_own_version_is_asked_for_and_a_lone_entry_of_another_is_not_taken() {
+        let two = || found("http://127.0.0.1:9", "/v2");
+        let responder = Responder::start(vec![two(), two()]).await;
+        let route = responder.route("/v2");
+        let error = platform(&responder).discover(Some(&route), ApiVersion::new(3), &bearer()).await;
+        assert!(error.unwrap_err().detail.contains("version 3"));
+        let asked: Vec<String> = responder.requests().iter().map(|r| r.line().to_owned()).collect();
+        assert!(asked.len() == 2 && asked.iter().all(|line| line.contains("&version=3 ")), "{asked:?}");
+    }
+
+    #[tokio::test]
     async fn when_both_fail_base_url_has_the_last_word_and_both_are_named() {
         let plays = vec![status_response(401, ""), status_response(500, "")];
         let responder = Responder::start(plays).await;
         let route = responder.route("/v2");
-        let error = platform(&responder).discover(Some(&route), &bearer()).await.unwrap_err();
+        let error = platform(&responder).discover(Some(&route), None, &bearer()).await.unwrap_err();
         assert_eq!((error.kind, error.blame), (PlatformErrorKind::Failed, Blame::Realm));
         assert!(error.detail.contains("500") && error.detail.contains("401"), "{}", error.detail);
     }
@@ -222,7 +276,7 @@ mod tests {
         let responder = Responder::start(vec![found("http://127.0.0.1:9", "/v2")]).await;
         let foreign = Responder::start(vec![found("http://127.0.0.1:8", "/v2")]).await;
         let last = foreign.route_as("localhost", "/v2");
-        assert_eq!(platform(&responder).discover(Some(&last), &bearer()).await.unwrap().port(), 9);
+        assert_eq!(platform(&responder).discover(Some(&last), None, &bearer()).await.unwrap().port(), 9);
         assert!(foreign.requests().is_empty());
     }
 
@@ -235,7 +289,7 @@ mod tests {
         let platform = bare_platform(&realm);
         let last = responder.route("/v2");
         for route in
-            [platform.discover_first(&bearer()).await, platform.discover(Some(&last), &bearer()).await]
+            [platform.discover_first(&bearer()).await, platform.discover(Some(&last), None, &bearer()).await]
         {
             assert_eq!(route.unwrap().to_string(), "http://127.0.0.1:9/lab-sw/v1");
         }

@@ -41,8 +41,8 @@ pub fn response(host: &VirtualHost, request: &SandboxRequest, found: &LocatedCal
 }
 
 /// `{"APIs":[…]}` with one entry (4.2.2).
-pub fn discovery_json(domain: &str, path: &str) -> Value {
-    json!({"APIs": [{"Name": "third-party", "Version": "2", "Path": path, "Domain": domain}]})
+pub fn discovery_json(version: &str, domain: &str, path: &str) -> Value {
+    json!({"APIs": [{"Name": "third-party", "Version": version, "Path": path, "Domain": domain}]})
 }
 
 /// None: a call that needs no bearer here.
@@ -182,10 +182,15 @@ impl ApiCall<'_> {
         let (Some(name), Some(version)) = asked else {
             return Reply::error(400, "discoveryName and version are mandatory");
         };
+        let path = match (version.as_str(), grant.platform) {
+            ("2", Platform::New) => Some(self.behavior.path.as_str()),
+            ("2", _) => Some(V2_PATH),
+            ("3", Platform::New) => self.behavior.v3_path.as_deref(),
+            _ => None,
+        };
         // 4.2.2, "False OK": not enabled, or wrong values.
-        if !self.behavior.discovery_enabled || name != "third-party" || version != "2" {
-            return Reply::json(200, &json!({"APIs": []}));
-        }
+        let path = path.filter(|_| self.behavior.discovery_enabled && name == "third-party");
+        let Some(path) = path else { return Reply::json(200, &json!({"APIs": []})) };
         let region = match &grant.holder {
             Holder::Account(account) => state.accounts.get(account).map(|practice| practice.account.region),
             Holder::User(email) => {
@@ -198,8 +203,7 @@ impl ApiCall<'_> {
             DomainForm::TrailingSlash => format!("{}/", self.host.context.origin(home)),
             DomainForm::Bare => self.host.context.authority(home),
         };
-        let path = if grant.platform == Platform::New { &self.behavior.path } else { V2_PATH };
-        Reply::json(200, &discovery_json(&domain, path))
+        Reply::json(200, &discovery_json(&version, &domain, path))
     }
 
     fn related_accounts(&self, state: &SandboxState, grant: &Grant) -> Reply {

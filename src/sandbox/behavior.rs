@@ -49,6 +49,9 @@ pub struct Behavior {
     pub domain_form: DomainForm,
     /// The Path that discovery names on the new platform, where its regions then answer and nowhere else.
     pub path: String,
+    /// The Path that discovery names for version 3 on the new platform, beside the other one. None: there is
+    /// no V3 yet, and discovery for it answers an empty array.
+    pub v3_path: Option<String>,
     pub status_form: StatusForm,
     /// False: "discovery not enabled for this integration", a 200 with an empty array.
     pub discovery_enabled: bool,
@@ -88,6 +91,7 @@ impl Default for Behavior {
             account_id_as_string: false,
             domain_form: DomainForm::WithScheme,
             path: super::host_role::V2_PATH.to_owned(),
+            v3_path: Some(super::host_role::V3_PATH.to_owned()),
             status_form: StatusForm::Number,
             discovery_enabled: true,
             discovery_at_domain: true,

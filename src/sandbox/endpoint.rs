@@ -140,8 +140,8 @@ pub enum Located {
 }
 
 /// Finds the row for a call. `form` is the body of a token call, which alone tells exchange from refresh.
-/// `region_path` is the Path that discovery names.
-pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_path: &str) -> Located {
+/// `region_paths` are the Paths that discovery names.
+pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_paths: &[&str]) -> Located {
     // A HEAD is a GET whose body is kept back.
     let method = if method == "HEAD" { "GET" } else { method };
     match role {
@@ -151,7 +151,11 @@ pub fn locate(role: HostRole, method: &str, path: &str, form: &[u8], region_path
         HostRole::Base(Platform::New) => first_calls(method, path),
         HostRole::OldV1 => within(V1_PATH, method, path, true),
         HostRole::Region(Region::China) | HostRole::Base(_) => within(V2_PATH, method, path, false),
-        HostRole::Region(_) => within(region_path, method, path, false),
+        HostRole::Region(_) => {
+            let below = |prefix: &&str| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+            let prefix = region_paths.iter().copied().find(below);
+            prefix.map_or(Located::Nowhere, |prefix| within(prefix, method, path, false))
+        }
     }
 }
 
@@ -243,7 +247,7 @@ mod tests {
     use super::*;
 
     fn at(role: HostRole, method: &str, path: &str) -> Option<Endpoint> {
-        match locate(role, method, path, b"", V2_PATH) {
+        match locate(role, method, path, b"", &[V2_PATH]) {
             Located::At(call) => Some(call.endpoint),
             _ => None,
         }
@@ -282,18 +286,23 @@ mod tests {
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/itero-gen-api/v2/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/orders/lab"), None);
         assert_eq!(at(europe, "GET", "/itero-gen-api/v2/orders/lab/"), None);
-        let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"", V2_PATH);
+        let wrong = locate(europe, "POST", "/itero-gen-api/v2/orders/practice", b"", &[V2_PATH]);
         assert_eq!(wrong, Located::WrongMethod(&["GET"]));
     }
 
     #[test]
     fn the_body_tells_a_refresh_from_an_exchange() {
         let identity = HostRole::Identity(Platform::New);
-        let refresh =
-            locate(identity, "POST", "/oauth2/token", b"refresh_token=x&grant_type=refresh_token", V2_PATH);
+        let refresh = locate(
+            identity,
+            "POST",
+            "/oauth2/token",
+            b"refresh_token=x&grant_type=refresh_token",
+            &[V2_PATH],
+        );
         assert!(matches!(refresh, Located::At(LocatedCall { endpoint: Endpoint::Refresh, .. })));
         let exchange =
-            locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x", V2_PATH);
+            locate(identity, "POST", "/oauth2/token", b"grant_type=authorization_code&code=x", &[V2_PATH]);
         assert!(matches!(exchange, Located::At(LocatedCall { endpoint: Endpoint::Exchange, .. })));
     }
 }

@@ -19,7 +19,7 @@ pub fn replacement(fault: &Fault) -> Option<Reply> {
         }
         Fault::EmptyArray => Reply::json(200, &serde_json::json!({"APIs": []})),
         Fault::Responds { status, body } => Reply::json_text(*status, body.clone()),
-        Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json(domain, path)),
+        Fault::Discovers { domain, path } => Reply::json(200, &api::discovery_json("2", domain, path)),
         Fault::Redirects { status, location } => Reply::redirect(*status, location.clone()),
         Fault::JunkToken(invalid_tokens) => invalid_tokens::response(invalid_tokens),
         Fault::Speaks(speaker) => speaker.reply(),

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// The V2 API's path prefix, which holds the version (migration notice of 2025, "Note").
 pub const V2_PATH: &str = "/itero-gen-api/v2";
+/// Where the sandbox has its V3; the vendor's is announced, and no document prints its path.
+pub const V3_PATH: &str = "/itero-gen-api/v3";
 /// The old platform's V1 prefix.
 pub const V1_PATH: &str = "/lab-sw/v1";
 /// The prefix of the calls that are made before any discovery.

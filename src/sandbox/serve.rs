@@ -72,8 +72,9 @@ impl VirtualHost {
     }
 
     fn locate(&self, request: &SandboxRequest) -> Located {
-        let path = &self.context.behavior.load().path;
-        locate(self.role, request.method(), request.path(), &request.body, path)
+        let behavior = self.context.behavior.load();
+        let paths: Vec<&str> = behavior.v3_path.iter().chain([&behavior.path]).map(String::as_str).collect();
+        locate(self.role, request.method(), request.path(), &request.body, &paths)
     }
 
     /// False: the connection is done with.

@@ -11,7 +11,7 @@ use super::{
     PendingKind, PendingLogin, Store, StoreError, StoredAccess, StoredRoute, TrialRefresh, token_hash,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::account::{AccountId, AccountName, AccountState, ApiVersion, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 
 /// An empty store, its clock, and the folder that has to outlive it.
@@ -27,6 +27,7 @@ macro_rules! store_contract {
         $crate::store::contract::store_contract! { $make:
             a_new_account_is_ready_with_its_grant_current,
             a_grant_comes_back_as_it_was_put,
+            the_version_of_an_account_outlives_new_grants_and_a_new_name,
             accounts_come_by_name_with_all_their_grants,
             accounts_are_handed_over_one_by_one_as_they_are_read_together,
             one_account_has_grants_in_two_realms_and_one_is_current,
@@ -170,6 +171,7 @@ pub async fn a_grant_comes_back_as_it_was_put(TestStore { store, .. }: TestStore
         current: realm("global"),
         state,
         is_test: false,
+        version: None,
         grants: vec![GrantRecord {
             realm: realm("global"),
             account_id: AccountId::new(u64::MAX),
@@ -184,6 +186,24 @@ pub async fn a_grant_comes_back_as_it_was_put(TestStore { store, .. }: TestStore
     };
     assert_eq!(store.put_grant(put).await.unwrap(), expected);
     assert_eq!(store.accounts().await.unwrap().accounts, [expected]);
+}
+
+pub async fn the_version_of_an_account_outlives_new_grants_and_a_new_name(
+    TestStore { store, .. }: TestStore,
+) {
+    let version = |of: Option<AccountRecord>| of.unwrap().version.map(ApiVersion::number);
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    store.set_version(&name("smile"), ApiVersion::new(3)).await.unwrap();
+    assert_eq!(version(store.account(&name("smile")).await.unwrap()), Some(3));
+    let again = store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!(version(Some(again)), Some(3));
+    let renamed = store.rename_account(&name("smile"), &name("grin")).await.unwrap();
+    assert_eq!(version(Some(renamed)), Some(3));
+    assert_eq!(version(store.accounts().await.unwrap().accounts.pop()), Some(3));
+    store.set_version(&name("grin"), None).await.unwrap();
+    assert_eq!(version(store.account(&name("grin")).await.unwrap()), None);
+    let unknown = store.set_version(&name("smile"), None).await;
+    assert!(matches!(unknown, Err(StoreError::UnknownAccount(_))), "{unknown:?}");
 }
 
 pub async fn accounts_come_by_name_with_all_their_grants(TestStore { store, .. }: TestStore) {

@@ -14,7 +14,7 @@ use super::{
     NewGrant, NewTokens, PendingKind, PendingLogin, Store, StoreError, StoreFuture, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, AccountState, ApiVersion, RealmName};
 
 pub struct MemoryStore {
     clock: Clock,
@@ -103,6 +103,13 @@ impl Store for MemoryStore {
     fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()> {
         ready(self.write().and_then(|mut held| {
             held.account(name)?.is_test = is_test;
+            Ok(())
+        }))
+    }
+
+    fn set_version<'a>(&'a self, name: &'a AccountName, version: Option<ApiVersion>) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut held| {
+            held.account(name)?.version = version;
             Ok(())
         }))
     }

@@ -79,6 +79,7 @@ impl MemoryState {
             current: new.realm.clone(),
             state: AccountState::Ready,
             is_test: false,
+            version: None,
             grants: Vec::new(),
         });
         let highest = account.grants.iter().map(|grant| grant.generation).fold(spent, u64::max);

@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, AccountState, ApiVersion, RealmName};
 use cluster::{ClusterStore, ReplicaId};
 use last_seen::{LastSeenPage, LastSeenRecord};
 
@@ -79,6 +79,8 @@ pub trait Store: Send + Sync + 'static {
     /// the account is broken too, the new grant is in place although the result is `Unsealable`.
     fn put_grant(&self, grant: NewGrant) -> StoreFuture<'_, AccountRecord>;
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()>;
+    /// Which version of the API discovery is asked for; `None` is the realm's.
+    fn set_version<'a>(&'a self, name: &'a AccountName, version: Option<ApiVersion>) -> StoreFuture<'a, ()>;
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
     /// Whether the account exists to be tested with. A new one does not.
     fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()>;

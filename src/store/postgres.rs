@@ -24,7 +24,7 @@ use super::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, AccountState, ApiVersion, RealmName};
 use error::store_error;
 use limits::{LONG, SHORT, repeated, within};
 use pool::ConnectionPool;
@@ -120,6 +120,10 @@ impl Store for PostgresStore {
 
     fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()> {
         Box::pin(repeated(SHORT, move || sql::accounts::set_test(self, name, is_test)))
+    }
+
+    fn set_version<'a>(&'a self, name: &'a AccountName, version: Option<ApiVersion>) -> StoreFuture<'a, ()> {
+        Box::pin(repeated(SHORT, move || sql::accounts::set_version(self, name, version)))
     }
 
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {

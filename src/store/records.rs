@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::account::{AccountId, AccountName, AccountState, ApiVersion, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 
 /// Every account that can be read, and those that cannot: one broken record refuses its own account only.
@@ -25,6 +25,8 @@ pub struct AccountRecord {
     pub state: AccountState,
     /// It exists to be tested with: load tests and drills call no others.
     pub is_test: bool,
+    /// Which version of the API discovery is asked for; `None` is the realm's.
+    pub version: Option<ApiVersion>,
     pub grants: Vec<GrantRecord>,
 }
 

@@ -9,7 +9,7 @@ use super::{
     PendingLogin, StoredAccess, StoredRoute,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, AccountState, ApiVersion, RealmName};
 use crate::model::token::{AccessToken, RefreshToken};
 
 /// One row of a database, its columns by number. What does not read is `None`, or the reason for people.
@@ -44,7 +44,8 @@ macro_rules! select_accounts {
         concat!(
             "SELECT a.name, a.current_realm, a.state, a.since, a.why, g.realm, g.account_id, g.generation, ",
             "g.refresh_sealed, g.access_sealed, g.access_expires_at, g.refreshed_at, g.obtained_at, ",
-            "g.route_domain, g.route_path, g.route_discovered_at, g.intent_at, a.is_test ",
+            "g.route_domain, g.route_path, g.route_discovered_at, g.intent_at, a.is_test, ",
+            "a.api_version ",
             "FROM accounts a LEFT JOIN grants g ON g.account = a.name ",
             $rest
         )
@@ -226,7 +227,10 @@ fn read_account(row: &impl RowColumns, name: &AccountName, clock: &Clock) -> Res
         _ => return Err("its state is not known".to_owned()),
     };
     let is_test = given(row.number(17)?, 17)? != 0;
-    Ok(AccountRecord { name: name.clone(), current: parsed(row, 1)?, state, is_test, grants: Vec::new() })
+    // Whatever else a newer gateway may write there, it is no reason to lose an account.
+    let version = row.number(18)?.and_then(|number| u16::try_from(number).ok()).and_then(ApiVersion::new);
+    let (name, current) = (name.clone(), parsed(row, 1)?);
+    Ok(AccountRecord { name, current, state, is_test, version, grants: Vec::new() })
 }
 
 fn read_grant(

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::SecretSource;
-use crate::model::account::{AccountName, AccountState, RealmName};
+use crate::model::account::{AccountName, AccountState, ApiVersion, RealmName};
 use connection::SharedConnection;
 
 mod backup;
@@ -138,6 +138,10 @@ impl Store for SqliteStore {
 
     fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()> {
         Box::pin(sql::accounts::set_test(self, name, is_test))
+    }
+
+    fn set_version<'a>(&'a self, name: &'a AccountName, version: Option<ApiVersion>) -> StoreFuture<'a, ()> {
+        Box::pin(sql::accounts::set_version(self, name, version))
     }
 
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {

@@ -34,6 +34,7 @@ mod test_accounts;
 mod test_bed;
 mod token_responses;
 mod v1;
+mod versions;
 mod walls;
 #[allow(dead_code, reason = "each test binary uses its own part of the browser")]
 #[path = "../common/web_browser.rs"]

@@ -12,7 +12,7 @@ use url::Url;
 use super::HOUR;
 use crate::access::control_calls::{Call, CallFuture, ControlCalls};
 use crate::access::locked;
-use crate::model::account::AccountId;
+use crate::model::account::{AccountId, ApiVersion};
 use crate::model::route::{HostPolicy, Route};
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{
@@ -195,6 +195,7 @@ impl ControlCalls for ScriptedPlatform {
     fn discover<'a>(
         &'a self,
         last: Option<&'a Route>,
+        _version: Option<ApiVersion>,
         bearer: &'a AccessToken,
     ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(async move {
@@ -210,6 +211,7 @@ impl ControlCalls for ScriptedPlatform {
     fn prove<'a>(
         &'a self,
         route: &'a Route,
+        _version: Option<ApiVersion>,
         bearer: &'a AccessToken,
     ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(async move {

@@ -88,10 +88,19 @@ impl<D: Dial> Gateway<D> {
         access: &Access,
         log: &mut RequestLog,
     ) -> GatewayResponse<D> {
-        let asked = parse_query(&request.realm.discovery, request.head.uri.query());
+        let query = request.head.uri.query();
+        let own = access.version().map(|version| config::Discovery {
+            version: version.to_string(),
+            ..request.realm.discovery.clone()
+        });
+        // An account with a version of its own is found by that one and by the realm's, which applications
+        // go on asking for; both lead to where its calls go.
+        let own = own.filter(|wanted| parse_query(wanted, query) != DiscoveryQuery::NoMatch);
+        let wanted = own.as_ref().unwrap_or(&request.realm.discovery);
+        let asked = parse_query(wanted, query);
         log.odd_discovery_name = asked == DiscoveryQuery::MatchesOtherSpelling;
         let mut response = response(
-            &request.realm.discovery,
+            wanted,
             asked,
             &request.rules.url,
             Some(&request.account.name),

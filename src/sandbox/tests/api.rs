@@ -47,7 +47,7 @@ async fn discovery_has_every_printed_outcome() {
     }]});
     assert_eq!(found, expected);
     assert_eq!(fixture.get(&format!("{url}?discoveryName=third-party"), &access).await.status, 400);
-    let wrong = fixture.get(&format!("{url}?discoveryName=third-party&version=3"), &access).await;
+    let wrong = fixture.get(&format!("{url}?discoveryName=third-party&version=4"), &access).await;
     assert_eq!((wrong.status, wrong.json()), (200, serde_json::json!({"APIs": []})));
     fixture.sandbox.set_behavior(|behavior| behavior.domain_form = DomainForm::TrailingSlash);
     let slash = fixture.get(&format!("{api}/{DISCOVERY}"), &access).await;

@@ -56,6 +56,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0005_test_accounts.sql"),
         oldest_beside: 1,
     },
+    Migration {
+        version: 6,
+        name: "account_version",
+        sql: include_str!("../../../migrations/postgres/0006_account_version.sql"),
+        oldest_beside: 1,
+    },
 ];
 
 /// `xid8` and `pg_current_xact_id` came with it.

@@ -2,7 +2,7 @@
 
 use super::{Purpose, SqlConnection, SqlDatabase, SqlTransaction, texts, unsigned, values};
 use crate::clock::Clock;
-use crate::model::account::{AccountId, AccountName, AccountState, RealmName};
+use crate::model::account::{AccountId, AccountName, AccountState, ApiVersion, RealmName};
 use crate::store::rows::{AccountRows, RowColumns, select_accounts, state_columns};
 use crate::store::seal::SealKeys;
 use crate::store::{AccountRecord, AccountSink, StoreError};
@@ -74,6 +74,19 @@ pub async fn set_test<D: SqlDatabase>(db: &D, name: &AccountName, is_test: bool)
     let mut tx = db.begin(Purpose::WriteOnce).await?;
     let sql = "UPDATE accounts SET is_test = $1 WHERE name = $2";
     let changed = tx.execute(sql, values![i64::from(is_test), name]).await?;
+    tx.commit().await?;
+    if changed == 0 { Err(StoreError::UnknownAccount(name.clone())) } else { Ok(()) }
+}
+
+pub async fn set_version<D: SqlDatabase>(
+    db: &D,
+    name: &AccountName,
+    version: Option<ApiVersion>,
+) -> Result<(), StoreError> {
+    let mut tx = db.begin(Purpose::WriteOnce).await?;
+    let number = version.map(|version| i64::from(version.number()));
+    let changed =
+        tx.execute("UPDATE accounts SET api_version = $1 WHERE name = $2", values![number, name]).await?;
     tx.commit().await?;
     if changed == 0 { Err(StoreError::UnknownAccount(name.clone())) } else { Ok(()) }
 }

@@ -80,12 +80,15 @@ async fn insert_account<D: SqlDatabase>(
     account: &AccountRecord,
 ) -> Result<(), StoreError> {
     let (word, since, why) = state_columns(db.clock(), &account.state);
-    let sql = "INSERT INTO accounts (name, current_realm, state, since, why, is_test) \
-               VALUES ($1, $2, $3, $4, $5, $6) \
+    let version = account.version.map(|version| i64::from(version.number()));
+    let sql = "INSERT INTO accounts (name, current_realm, state, since, why, is_test, api_version) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7) \
                ON CONFLICT (name) DO UPDATE SET current_realm = excluded.current_realm, state = excluded.state, \
-               since = excluded.since, why = excluded.why, is_test = excluded.is_test";
+               since = excluded.since, why = excluded.why, is_test = excluded.is_test, \
+               api_version = excluded.api_version";
     let is_test = i64::from(account.is_test);
-    tx.execute(sql, values![&account.name, &account.current, word, since, why, is_test]).await?;
+    let values = values![&account.name, &account.current, word, since, why, is_test, version];
+    tx.execute(sql, values).await?;
     for grant in &account.grants {
         insert_grant(db, tx, &account.name, grant).await?;
     }

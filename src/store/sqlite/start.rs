@@ -164,6 +164,7 @@ fn migrations() -> Vec<Migration> {
     let application_grants = include_str!("../../../migrations/sqlite/0006_application_grants.sql");
     let application_logins = include_str!("../../../migrations/sqlite/0007_application_logins.sql");
     let test_accounts = include_str!("../../../migrations/sqlite/0008_test_accounts.sql");
+    let account_version = include_str!("../../../migrations/sqlite/0009_account_version.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -191,6 +192,13 @@ fn migrations() -> Vec<Migration> {
             false,
         ),
         Migration::new(8, "test_accounts".into(), MigrationType::Simple, test_accounts.into_sql_str(), false),
+        Migration::new(
+            9,
+            "account_version".into(),
+            MigrationType::Simple,
+            account_version.into_sql_str(),
+            false,
+        ),
     ]
 }
 

@@ -249,7 +249,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     )
     .await;
     let why = home.refusal().await;
-    assert!(why.contains("newer gateway (schema 70; this one knows 8)"), "{why}");
+    assert!(why.contains("newer gateway (schema 70; this one knows 9)"), "{why}");
 }
 
 #[tokio::test]
@@ -396,7 +396,8 @@ async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_th
     };
     home.tamper(
         "DROP TABLE revoked_application_grants; DROP TABLE application_grants; \
-         ALTER TABLE accounts DROP COLUMN is_test; DELETE FROM _sqlx_migrations WHERE version >= 6",
+         ALTER TABLE accounts DROP COLUMN is_test; ALTER TABLE accounts DROP COLUMN api_version; \
+         DELETE FROM _sqlx_migrations WHERE version >= 6",
     )
     .await;
     let store = home.open().await.unwrap();
