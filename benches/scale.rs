@@ -19,7 +19,7 @@ use genapi_gateway::access::renewal::{Cause, RenewalParts, Renewals};
 use genapi_gateway::clock::{Clock, Timestamp};
 use genapi_gateway::config::{self, SecretSource};
 use genapi_gateway::journal::Journal;
-use genapi_gateway::model::account::{AccountId, RealmName};
+use genapi_gateway::model::account::{AccountId, ApiVersion, RealmName};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use genapi_gateway::platform::{CredentialsCheck, PairResponse, PlatformError, RelatedAccount, TokenHint};
@@ -396,12 +396,18 @@ impl ControlCalls for InstantPlatform {
     fn discover<'a>(
         &'a self,
         _: Option<&'a Route>,
+        _: Option<ApiVersion>,
         _: &'a AccessToken,
     ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(std::future::ready(Ok(self.route.clone())))
     }
 
-    fn prove<'a>(&'a self, route: &'a Route, _: &'a AccessToken) -> Call<'a, Result<Route, PlatformError>> {
+    fn prove<'a>(
+        &'a self,
+        route: &'a Route,
+        _: Option<ApiVersion>,
+        _: &'a AccessToken,
+    ) -> Call<'a, Result<Route, PlatformError>> {
         Box::pin(std::future::ready(Ok(route.clone())))
     }
 
