@@ -8,13 +8,13 @@ use axum::Json;
 use axum::extract::State;
 
 use crate::journal::JournalEvent;
-use crate::model::account::{AccountState, Remedy};
+use crate::model::account::{AccountState, RealmName, Remedy};
 
 use super::Admin;
 use super::error::ApiError;
 use super::explain_inputs::{ExplainInputs, finding, fix_of_realm};
 use super::extract::ApiPath;
-use super::view::{Explanation, Finding, JournalView};
+use super::view::{AccountView, Explanation, Finding, GrantView, JournalView};
 
 const LINES: u32 = 20;
 /// How long a wrong clock is reported after it was found.
@@ -49,10 +49,22 @@ pub async fn explain(
         log: admin.health.log_trouble(),
         clock: admin.health.clock_trouble().or(correction),
         has_realm: admin.config.load().realms.contains_key(&summary.realm),
+        beyond_wall: admin.beyond_wall(&view),
         now,
     };
     let findings = facts.findings();
     Ok(Json(Explanation { account: view, findings, journal }))
+}
+
+impl Admin {
+    /// Pairing and import keep an account within one group, but a realm may be put into one later.
+    fn beyond_wall(&self, view: &AccountView) -> Option<RealmName> {
+        let config = self.config.load();
+        let own = &config.realms.get(&view.realm)?.group;
+        let is_beyond =
+            |grant: &&GrantView| config.realms.get(&grant.realm).is_some_and(|realm| realm.group != *own);
+        view.grants.iter().find(is_beyond).map(|grant| grant.realm.clone())
+    }
 }
 
 impl ExplainInputs<'_> {
@@ -176,6 +188,14 @@ impl ExplainInputs<'_> {
                     candidate.route, candidate.since, candidate.why
                 ),
                 "Nothing to do: it is asked again every minute and used as soon as it answers as the API does.",
+            ));
+        }
+        if let Some(realm) = &self.beyond_wall {
+            let AccountView { name, realm: own, .. } = self.view;
+            findings.push(finding(
+                "note",
+                format!("It holds a grant in realm {realm} too, which is of another group than realm {own}: it is never switched there."),
+                &format!("`genapi-gateway accounts unpair {name} --realm {realm}` ends that grant; it shows first whom that hits."),
             ));
         }
         if let Some(trouble) = &self.clock {

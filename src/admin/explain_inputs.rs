@@ -22,6 +22,8 @@ pub(super) struct ExplainInputs<'a> {
     pub clock: Option<String>,
     /// Whether the configuration has the account's realm.
     pub has_realm: bool,
+    /// A realm of another group in which the account holds a grant too.
+    pub beyond_wall: Option<RealmName>,
     pub now: Timestamp,
 }
 

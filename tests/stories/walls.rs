@@ -172,6 +172,8 @@ async fn an_account_that_had_grants_on_both_sides_before_the_wall_is_not_switche
     let switched = bed.operate("/accounts/smile/switch?realm=china", json!(null)).await;
     assert_eq!((switched.status, switched.json()["code"].as_str()), (409, Some("other_group")));
     assert_eq!(bed.account("smile").await["realm"], "global");
+    let explained = bed.look("/api/accounts/smile/explain").await.text();
+    assert!(explained.contains("which is of another group than realm global"), "{explained}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
