@@ -22,7 +22,9 @@ use genapi_gateway::journal::Journal;
 use genapi_gateway::model::account::{AccountId, ApiVersion, RealmName};
 use genapi_gateway::model::route::{HostPolicy, Route};
 use genapi_gateway::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
-use genapi_gateway::platform::{CredentialsCheck, PairResponse, PlatformError, RelatedAccount, TokenHint};
+use genapi_gateway::platform::{
+    CredentialsCheck, PairResponse, PlatformError, ReadResponse, RelatedAccount, TokenHint,
+};
 use genapi_gateway::store::cluster::ReplicaId;
 use genapi_gateway::store::postgres::PostgresStore;
 use genapi_gateway::store::sqlite::SqliteStore;
@@ -350,7 +352,7 @@ impl Bench {
             began: clock.now(),
             refreshed: Mutex::default(),
         });
-        let rules = HashMap::from([(realm(), RouteRules { hosts: policy, pinned: None })]);
+        let rules = HashMap::from([(realm(), RouteRules { hosts: policy, pinned: None, is_old: false })]);
         let registry = Arc::new(AccountRegistry::load(records, rules));
         let renewals = Renewals::new(RenewalParts {
             clock: clock.clone(),
@@ -428,6 +430,10 @@ impl ControlCalls for InstantPlatform {
     }
 
     fn discover_first<'a>(&'a self, _: &'a AccessToken) -> CallFuture<'a, Route> {
+        unreachable!("renewal makes no such call")
+    }
+
+    fn read<'a>(&'a self, _: &'a Route, _: &'a str, _: &'a AccessToken) -> CallFuture<'a, ReadResponse> {
         unreachable!("renewal makes no such call")
     }
 

@@ -99,6 +99,11 @@ impl Account {
         (snapshot.realm.clone(), snapshot.id)
     }
 
+    /// Where the account's next login belongs: its current realm, or the one that it is being moved to.
+    pub fn login_realm(&self) -> RealmName {
+        self.snapshot.load().login_realm().clone()
+    }
+
     /// `Ready` also while the token is past its end by our clock but nothing better can be had: the platform
     /// decides then. An account that needs a login serves on with a token that nobody has seen fail.
     pub fn availability(&self, now: Timestamp) -> Availability {

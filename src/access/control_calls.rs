@@ -10,7 +10,7 @@ use crate::model::account::{AccountId, ApiVersion};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, AuthorizationCode, RefreshToken, TokenSet};
 use crate::platform::{
-    CredentialsCheck, PairResponse, PlatformClient, PlatformError, RelatedAccount, TokenHint,
+    CredentialsCheck, PairResponse, PlatformClient, PlatformError, ReadResponse, RelatedAccount, TokenHint,
 };
 
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -42,6 +42,14 @@ pub trait ControlCalls: Send + Sync + 'static {
         version: Option<ApiVersion>,
         bearer: &'a AccessToken,
     ) -> CallFuture<'a, Route>;
+
+    /// One of the API's own reads below a route; every status is a response.
+    fn read<'a>(
+        &'a self,
+        route: &'a Route,
+        path: &'a str,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, ReadResponse>;
 
     fn related_accounts<'a>(
         &'a self,
@@ -96,6 +104,15 @@ impl ControlCalls for PlatformClient {
         bearer: &'a AccessToken,
     ) -> CallFuture<'a, Route> {
         Box::pin(PlatformClient::prove(self, route, version, bearer))
+    }
+
+    fn read<'a>(
+        &'a self,
+        route: &'a Route,
+        path: &'a str,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, ReadResponse> {
+        Box::pin(PlatformClient::read(self, route, path, bearer))
     }
 
     fn related_accounts<'a>(

@@ -92,7 +92,7 @@ impl Workbench {
         platform: Arc<ScriptedPlatform>,
         settings: config::RenewalConfig,
     ) -> Self {
-        let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None })]);
+        let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None, is_old: false })]);
         let records = store.accounts().await.unwrap().accounts;
         let registry = Arc::new(AccountRegistry::load(records, rules));
         let (journal, events) = Journal::recording(clock.clone());
@@ -115,7 +115,8 @@ impl Workbench {
 
     /// From now on routes of realm `global` may lead there, and only there.
     pub fn allow_hosts(&self, hosts: HostPolicy) {
-        self.registry.set_rules(HashMap::from([(global(), RouteRules { hosts, pinned: None })]));
+        self.registry
+            .set_rules(HashMap::from([(global(), RouteRules { hosts, pinned: None, is_old: false })]));
     }
 
     /// An account that was just paired, with its route where that is known.

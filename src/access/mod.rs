@@ -11,6 +11,7 @@ pub mod cause;
 pub mod circuit_breaker;
 pub mod control_calls;
 pub mod failure_streak;
+pub mod grant_proof;
 pub mod known_tokens;
 pub mod last_seen_sync;
 pub mod registry;

@@ -107,6 +107,9 @@ impl RenewalTask {
                     (pacing.suspected, matches!(pacing.maybe_spent, Some(MaybeSpent::ProcessEnded(_))))
                 };
                 let doubtful = together || suspected.is_some() || verdict == CredentialsCheck::Unknown;
+                // Align moves accounts many at a time, and their tokens end with it.
+                let doubtful =
+                    doubtful && (before.moving_to().is_none() || verdict == CredentialsCheck::Unknown);
                 if doubtful && before.state == AccountState::Ready {
                     // A second refusal, some time after the first, is the verdict. One that is explained by a
                     // refresh that was cut off needs no other signal, and whoever is to log in hears of it at
@@ -229,7 +232,13 @@ impl RenewalTask {
         };
         let status = error.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
         let mut why = format!("the platform no longer takes the refresh token ({status} at {})", error.call);
-        if before.untried {
+        if let Some(to) = before.moving_to() {
+            why = format!(
+                "the account is moving to realm {to}, and the platform no longer takes its token of realm {} ({status} at {}): \
+                 expected once Align has moved it",
+                before.realm, error.call
+            );
+        } else if before.untried {
             why.push_str(
                 "; it was imported and never used here, so the application has probably refreshed since",
             );
@@ -237,13 +246,17 @@ impl RenewalTask {
         if let Some(spent) = spent {
             why.push_str(&format!("; {spent}, so the platform may have replaced it without our knowing"));
         }
+        let event = match before.moving_to() {
+            Some(_) => JournalEvent::OldTokenEnded,
+            None => JournalEvent::NeedsLogin,
+        };
         tracing::warn!(account = %self.account.name, realm = %before.realm, why, "the account needs a new login");
         self.set_state(&self.account, before, AccountState::NeedsLogin { since, why: why.clone() }).await;
         if !matches!(self.cause, Cause::BeforeExpiry | Cause::IdleRenewal | Cause::Operator | Cause::Forced) {
             // A call has failed with this very token. Ahead of its end it may serve on.
             self.account.drop_access(before.serial);
         }
-        self.journal(JournalEvent::NeedsLogin, why.clone());
+        self.journal(event, why.clone());
         RenewError::NeedsLogin { since, why, remedy: before.remedy() }
     }
 

@@ -18,7 +18,7 @@ pub use super::account::{Account, Availability, Summary};
 
 use super::locked;
 use super::pacing::Pacing;
-use super::snapshot::{Snapshot, StandbyGrant};
+use super::snapshot::{Snapshot, StandbyGrant, StandbyGrants};
 
 /// All accounts that the gateway knows.
 pub struct AccountRegistry {
@@ -48,6 +48,8 @@ pub struct RouteRules {
     pub hosts: HostPolicy,
     /// Pinned by the configuration; wins over whatever was discovered.
     pub pinned: Option<Route>,
+    /// Of kind old: that tokens end there is expected of accounts that have left it.
+    pub is_old: bool,
 }
 
 /// The result of a look-up by the vendor's id.
@@ -62,7 +64,7 @@ impl RouteRules {
     pub fn of(realm: &config::RealmConfig) -> Self {
         let pinned = realm.route.as_ref();
         let pinned = pinned.and_then(|pin| Route::parse(&pin.domain, &pin.path, &realm.hosts).ok());
-        Self { hosts: realm.hosts.clone(), pinned }
+        Self { hosts: realm.hosts.clone(), pinned, is_old: realm.kind == config::RealmKind::Old }
     }
 }
 
@@ -222,6 +224,11 @@ impl AccountRegistry {
         self.by_name.iter().for_each(|found| look(&found.0));
     }
 
+    /// Whether this realm is of kind old.
+    pub(super) fn is_old(&self, realm: &RealmName) -> bool {
+        self.rules.load().get(realm).is_some_and(|rules| rules.is_old)
+    }
+
     /// The one copy of a route.
     pub(super) fn intern_route(&self, route: Route) -> Arc<Route> {
         let mut routes = locked(&self.routes);
@@ -254,6 +261,7 @@ impl AccountRegistry {
             refreshed_at: other.refreshed_at,
             obtained_at: other.obtained_at,
         });
+        let moving_to = record.moving_to.as_ref().map(|realm| one_copy(&rules, realm));
         Snapshot {
             state: record.state.clone(),
             realm: one_copy(&rules, &grant.realm),
@@ -268,7 +276,7 @@ impl AccountRegistry {
             stored_generation: grant.generation,
             refreshed_at: grant.refreshed_at,
             obtained_at: grant.obtained_at,
-            standby_grants: standby_grants.collect(),
+            standby_grants: StandbyGrants::new(standby_grants.collect(), moving_to),
             unsaved: false,
             // Pairing and every refresh leave an access token beside the grant.
             untried: grant.access.is_none(),

@@ -46,15 +46,25 @@ pub(super) struct Snapshot {
     pub untried: bool,
 }
 
-/// The account's grants in other realms. Nearly always none, which takes one word.
+/// What the account has in other realms than the one in use: grants, and a move that waits for a login.
+/// Nearly always nothing, which takes one word.
 #[derive(Clone, Default)]
-#[expect(clippy::box_collection, reason = "a slice's box takes two words, in every account")]
-pub(super) struct StandbyGrants(Option<Box<Vec<StandbyGrant>>>);
+pub(super) struct StandbyGrants(Option<Box<OtherRealms>>);
 
-impl FromIterator<StandbyGrant> for StandbyGrants {
-    fn from_iter<I: IntoIterator<Item = StandbyGrant>>(others: I) -> Self {
-        let others: Vec<StandbyGrant> = others.into_iter().collect();
-        Self((!others.is_empty()).then(|| Box::new(others)))
+#[derive(Clone)]
+struct OtherRealms {
+    grants: Vec<StandbyGrant>,
+    moving_to: Option<RealmName>,
+}
+
+impl StandbyGrants {
+    pub fn new(grants: Vec<StandbyGrant>, moving_to: Option<RealmName>) -> Self {
+        let is_empty = grants.is_empty() && moving_to.is_none();
+        Self((!is_empty).then(|| Box::new(OtherRealms { grants, moving_to })))
+    }
+
+    fn moving_to(&self) -> Option<&RealmName> {
+        self.0.as_ref()?.moving_to.as_ref()
     }
 }
 
@@ -62,7 +72,7 @@ impl Deref for StandbyGrants {
     type Target = [StandbyGrant];
 
     fn deref(&self) -> &[StandbyGrant] {
-        self.0.as_deref().map_or(&[], Vec::as_slice)
+        self.0.as_deref().map_or(&[], |others| others.grants.as_slice())
     }
 }
 
@@ -165,7 +175,17 @@ impl Snapshot {
 
     /// What helps where the account needs a login.
     pub fn remedy(&self) -> Remedy {
-        Remedy::of(self.untried)
+        Remedy::of(self.untried && self.moving_to().is_none())
+    }
+
+    /// Where the account is being moved to, as long as it holds no grant there that is in use.
+    pub fn moving_to(&self) -> Option<&RealmName> {
+        self.standby_grants.moving_to()
+    }
+
+    /// Where the account's next login belongs.
+    pub fn login_realm(&self) -> &RealmName {
+        self.moving_to().unwrap_or(&self.realm)
     }
 
     /// The last refresh of the account on any platform: the vendor wants refreshes apart per account, not per

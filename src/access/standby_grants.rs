@@ -110,7 +110,7 @@ async fn attempt(
 }
 
 /// Fails with whether the platform refused it.
-async fn refresh(
+pub(super) async fn refresh(
     context: &Arc<RenewalContext>,
     account: &Arc<Account>,
     before: &Snapshot,
@@ -168,9 +168,20 @@ async fn failed(
     }
     let told = context.standby_retries.get(&account.name, realm).is_some_and(|again| again.refused);
     if !told {
-        let detail =
-            format!("the grant in realm {realm}, which is not in use: {error}; calls are not affected");
-        context.journal.record(&account.name, JournalEvent::UnusedGrantRefused, detail);
+        let registry = &context.registry;
+        let has_left = registry.is_old(realm) && !registry.is_old(&account.snapshot().realm);
+        let (event, detail) = if has_left {
+            let what = "as is expected once Align has moved the account, so the way back there is closed";
+            let detail = format!(
+                "the platform no longer takes the token of realm {realm}, {what}; calls are not affected"
+            );
+            (JournalEvent::OldTokenEnded, detail)
+        } else {
+            let what = "which is not in use";
+            let detail = format!("the grant in realm {realm}, {what}: {error}; calls are not affected");
+            (JournalEvent::UnusedGrantRefused, detail)
+        };
+        context.journal.record(&account.name, event, detail);
     }
     true
 }

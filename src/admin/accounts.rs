@@ -151,8 +151,9 @@ impl Admin {
             account_id: grant.map_or(AccountId::new(0), |grant| grant.account_id),
             state,
             test: Some(record.is_test),
-            remedy: needs_login.then(|| Remedy::of(untried)),
+            remedy: needs_login.then(|| Remedy::of(untried && record.moving_to.is_none())),
             version: self.version_of(&record.current, record.version),
+            moving_to: record.moving_to.clone(),
             route: match &summary {
                 Some(summary) => summary.route.as_ref().map(|route| route.to_string()),
                 None => grant.and_then(stored),
@@ -199,6 +200,7 @@ impl Admin {
             // Whether its token was ever tried stands in the store alone.
             remedy: None,
             version: self.version_of(&summary.realm, summary.version),
+            moving_to: Some(entry.login_realm()).filter(|realm| *realm != summary.realm),
             route: summary.route.as_ref().map(|route| route.to_string()),
             candidate: candidate(&summary),
             failing: summary.streak.as_ref().map(failing),

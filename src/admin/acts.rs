@@ -302,18 +302,20 @@ fn sentence(entry: &Account, problem: RenewError) -> String {
 }
 
 /// What came of one account.
-pub(super) enum ActOutcome {
+pub(super) enum ActOutcome<R> {
     /// The platform was asked for a refresh: the next one waits for [`OPERATOR_PACE`].
-    Asked(ActReport),
-    NotAsked(ActReport),
+    Asked(R),
+    NotAsked(R),
 }
 
 /// Works through the names one after the other and hands out a line of JSON for each as it is done.
-pub(super) fn one_by_one<T, F, Fut>(clock: Clock, names: Vec<(AccountName, T)>, act: F) -> Response
+pub(super) fn one_by_one<N, T, R, F, Fut>(clock: Clock, names: Vec<(N, T)>, act: F) -> Response
 where
+    N: Send + 'static,
     T: Send + 'static,
-    F: Fn(AccountName, T) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = ActOutcome> + Send,
+    R: Serialize + Send + 'static,
+    F: Fn(N, T) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ActOutcome<R>> + Send,
 {
     let (lines, received) = mpsc::channel(1);
     tokio::spawn(async move {

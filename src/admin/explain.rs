@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 
+use crate::config::{Config, RealmConfig, RealmKind};
 use crate::journal::JournalEvent;
 use crate::model::account::{AccountState, RealmName, Remedy};
 
@@ -50,6 +51,7 @@ pub async fn explain(
         clock: admin.health.clock_trouble().or(correction),
         has_realm: admin.config.load().realms.contains_key(&summary.realm),
         beyond_wall: admin.beyond_wall(&view),
+        new_realm: new_realm_beside(&admin.config.load(), &summary.realm),
         now,
     };
     let findings = facts.findings();
@@ -67,6 +69,15 @@ impl Admin {
     }
 }
 
+/// The one realm of kind new, for an account of an old one.
+fn new_realm_beside(config: &Config, current: &RealmName) -> Option<RealmName> {
+    let is_new = |realm: &&RealmConfig| realm.kind == RealmKind::New;
+    let old = config.realms.get(current).filter(|realm| !is_new(realm))?;
+    let mut new = config.realms.values().filter(|realm| is_new(realm) && realm.group == old.group);
+    let only = new.next().filter(|_| new.next().is_none())?;
+    Some(only.name.clone())
+}
+
 impl ExplainInputs<'_> {
     /// The verdict first: the gravest trouble, or that there is none. Nothing below contradicts it.
     fn findings(&self) -> Vec<Finding> {
@@ -80,6 +91,7 @@ impl ExplainInputs<'_> {
         let is_trouble = findings[0].level == "trouble";
         findings.extend(self.token_finding(is_well));
         findings.extend(self.test_finding());
+        findings.extend(self.move_finding());
         findings.extend(self.unproven_route());
         findings.extend(self.call_findings(is_trouble));
         findings.extend(self.download_finding().filter(|found| found.level == "note"));
@@ -103,14 +115,51 @@ impl ExplainInputs<'_> {
             AccountState::NeedsLogin { since, why } => Some(finding(
                 "trouble",
                 format!(
-                    "The account's grant no longer works, since {since}: {why}.{}",
+                    "{}, since {since}: {why}.{}",
+                    match &view.moving_to {
+                        Some(to) => format!("The account's move to realm {to} waits for its login"),
+                        None => "The account's grant no longer works".to_owned(),
+                    },
                     self.live_until().map_or_else(String::new, |until| {
                         format!(" Calls are served until its last token ends at {until}.")
                     })
                 ),
-                &view.remedy.unwrap_or(Remedy::Login).advice(&view.realm, &view.name),
+                &self.login_advice(),
             )),
         }
+    }
+
+    /// Where somebody is to log in. An old platform's token may have ended since Align has moved the account.
+    fn login_advice(&self) -> String {
+        let view = self.view;
+        let realm = view.moving_to.as_ref().unwrap_or(&view.realm);
+        let advice = view.remedy.unwrap_or(Remedy::Login).advice(realm, &view.name);
+        match &self.new_realm {
+            Some(new) if view.moving_to.is_none() => format!(
+                "If Align has moved the account to the new platform: `genapi-gateway accounts move {} --to {new}` makes the \
+                 login link for it. If not: {advice}",
+                view.name
+            ),
+            _ => advice,
+        }
+    }
+
+    fn move_finding(&self) -> Option<Finding> {
+        let (view, to) = (self.view, self.view.moving_to.as_ref()?);
+        (view.state == AccountState::Ready).then(|| {
+            finding(
+                "note",
+                format!(
+                    "The account is moving to realm {to}: calls go to realm {} until its login there.",
+                    view.realm
+                ),
+                &format!(
+                    "Once Align has moved it, somebody with a MyiTero login logs in with the link (another: `genapi-gateway \
+                     accounts invite {} --realm {to}`). `genapi-gateway accounts move --back {}` takes it back.",
+                    view.name, view.name
+                ),
+            )
+        })
     }
 
     /// In order of what callers feel.

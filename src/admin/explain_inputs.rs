@@ -24,6 +24,8 @@ pub(super) struct ExplainInputs<'a> {
     pub has_realm: bool,
     /// A realm of another group in which the account holds a grant too.
     pub beyond_wall: Option<RealmName>,
+    /// Where the account may have been moved to, if it is on an old platform.
+    pub new_realm: Option<RealmName>,
     pub now: Timestamp,
 }
 

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod acts;
+mod compare;
 mod error;
 mod explain;
 mod explain_calls;
@@ -10,8 +11,10 @@ mod explain_inputs;
 mod extract;
 mod guard;
 mod health;
+mod json_differences;
 mod local_acts;
 mod logins;
+mod moves;
 mod nearest;
 mod operator_calls;
 mod store;
@@ -93,12 +96,15 @@ fn api_routes() -> Vec<ApiRoute> {
         get("/accounts/{account}/explain", explain::explain),
         get("/accounts/{account}/journal", accounts::journal),
         post("/accounts/{account}/call", acts::call),
+        post("/accounts/{account}/compare", compare::compare),
         post("/accounts/{account}/unpair", acts::unpair),
         post("/accounts/{account}/revoke", acts::revoke),
         post("/accounts/{account}/switch", acts::switch),
         post("/accounts/{account}/remove", local_acts::remove),
         post("/accounts/{account}/rename", local_acts::rename),
         post("/accounts/{account}/test", local_acts::test),
+        get("/migration", moves::migration),
+        post("/move", moves::move_accounts),
         get("/callers", accounts::callers),
         get("/journal", accounts::complete_journal),
         post("/pause", acts::pause),

@@ -39,7 +39,7 @@ pub async fn set(
 }
 
 impl Admin {
-    async fn set_version_now(&self, name: AccountName, to: ApiVersion) -> ActOutcome {
+    async fn set_version_now(&self, name: AccountName, to: ApiVersion) -> ActOutcome<ActReport> {
         let Some(entry) = self.registry.by_name(name.as_str()) else {
             return ActOutcome::NotAsked(gone(name));
         };

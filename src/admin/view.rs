@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::model::account::{AccountId, AccountName, AccountState, RealmName, Remedy};
+use crate::pairing::MigrationLine;
 
 /// One account as `accounts list` and `accounts show` print it. Never holds a token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub struct AccountView {
     /// The version of the API that discovery is asked for, by the account itself or by its realm.
     #[serde(default)]
     pub version: Option<String>,
+    /// Where it is being moved to: its next login belongs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<RealmName>,
     /// Domain + Path where calls go now.
     pub route: Option<String>,
     /// Named by discovery and not used, since it is not proven.
@@ -272,6 +276,50 @@ pub struct ActReport {
     pub detail: String,
 }
 
+/// `GET /api/migration`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MigrationReport {
+    pub realms: Vec<MigrationRealm>,
+    pub accounts: Vec<MigrationLine>,
+}
+
+/// What Align knows a realm by. No secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MigrationRealm {
+    pub name: RealmName,
+    pub is_new: bool,
+    pub client_id: String,
+    pub oauth_base: String,
+    pub base_url: String,
+    pub redirect_uri: String,
+    /// Name and version that discovery is asked for.
+    pub discovery: String,
+}
+
+/// `POST /api/move`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveOrder {
+    /// Names, perhaps with `*`; ids; or `realm:id`.
+    pub accounts: Vec<String>,
+    /// Only so many per cent of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
+    /// Required unless `back`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<RealmName>,
+    #[serde(default)]
+    pub back: bool,
+    /// Say what would be done and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_url: Option<String>,
+    /// How long login links are good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
+}
+
 /// `POST /api/accounts/{name}/call`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -297,6 +345,41 @@ pub struct CallResponse {
     pub content_type: Option<String>,
     pub request_id: Option<String>,
     pub body: Option<String>,
+}
+
+/// `POST /api/accounts/{name}/compare`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CompareReport {
+    pub account: AccountName,
+    pub first: ComparedRealm,
+    pub second: ComparedRealm,
+    /// How many reads were made on each side.
+    pub calls: u64,
+    /// None where both say the same.
+    pub differences: Vec<DifferenceView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ComparedRealm {
+    pub realm: RealmName,
+    /// Domain and Path that were read.
+    pub route: String,
+}
+
+/// One kind of difference, however often it was met. Holds no value of a response: hashes with a key that is
+/// made for each comparison.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DifferenceView {
+    /// `status`, `entry`, `field`, `renamed`, `value`, `link_host` or `no_json`.
+    pub kind: String,
+    /// Paths of the calls that it was met in.
+    pub calls: Vec<String>,
+    /// The field or list that it is about; empty where it is about a whole response.
+    pub at: String,
+    /// What the first side has; empty where it has nothing.
+    pub first: String,
+    pub second: String,
+    pub times: u64,
 }
 
 /// Whom a destructive act would hit; `done` once it was confirmed.

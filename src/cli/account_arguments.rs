@@ -6,6 +6,8 @@ use clap::{Args, Subcommand};
 
 use crate::model::account::{AccountId, AccountName, ApiVersion, RealmName};
 
+use super::compare::CompareArguments;
+use super::moves::MoveArguments;
 use super::output_arguments::{Format, OutputArguments};
 
 #[derive(Debug, Subcommand)]
@@ -117,6 +119,9 @@ pub enum AccountsCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Move accounts to another platform: by a switch where they hold a grant there, else by one login, whose
+    /// link is printed; or take moves back.
+    Move(MoveArguments),
     /// Forget an account here; nothing is revoked or unpaired at the platform.
     Remove(RemoveArguments),
     /// Give an account another name.
@@ -126,6 +131,9 @@ pub enum AccountsCommand {
     Test(TestArguments),
     /// Make one call as an account and print status, size, number of links and time.
     Call(CallArguments),
+    /// Make the same reads as an account on two platforms and print where they differ: nothing where they
+    /// agree. Exit code 1 where they do not.
+    Compare(CompareArguments),
     /// Unpair at the platform: hits every user of the account.
     Unpair(DestructiveArguments),
     /// Revoke the refresh token at the platform: hits every user of the account.

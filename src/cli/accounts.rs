@@ -13,7 +13,9 @@ use super::account_arguments::{
     AccountsCommand, CallArguments, DestructiveArguments, RemoveArguments, RenameArguments, TestArguments,
 };
 use super::api::{Api, CliError, CommandResult, read_file, segment};
+use super::compare;
 use super::import;
+use super::moves;
 use super::output::{self, Format, Screen, Style, TableRow, count, say};
 use super::pair::{self, leads_to_loopback};
 use super::show;
@@ -46,10 +48,12 @@ pub fn run(config: &Path, command: AccountsCommand) -> CommandResult {
             each(&api, "version", &pattern, &format!("&to={to}"), output.style())
         }
         AccountsCommand::Switch { account, realm, output } => switch(&api, &account, &realm, output.style()),
+        AccountsCommand::Move(what) => moves::move_accounts(&api, what),
         AccountsCommand::Remove(what) => remove(&api, &what),
         AccountsCommand::Rename(what) => rename(&api, &what),
         AccountsCommand::Test(mark) => test(&api, &mark),
         AccountsCommand::Call(call) => self::call(&api, call),
+        AccountsCommand::Compare(what) => compare::run(&api, &what),
         AccountsCommand::Unpair(what) => destroy(&api, "unpair", &what),
         AccountsCommand::Revoke(what) => destroy(&api, "revoke", &what),
     })

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::account_arguments::AccountsCommand;
 use super::load;
+use super::moves::MigrationArguments;
 use super::output_arguments::OutputArguments;
 
 /// Where the configuration is looked for when neither `-c` nor the environment names it.
@@ -58,6 +59,8 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Where each account stands between the old platform and the new one, and what remains to be done.
+    Migration(MigrationArguments),
     /// Move, back up and put back the store, and change its key.
     #[command(subcommand)]
     Store(StoreCommand),

@@ -8,10 +8,13 @@ mod arguments;
 mod ca;
 mod callers;
 mod check;
+mod compare;
 mod csv;
 mod healthcheck;
 mod import;
 pub mod load;
+mod migration_mail;
+mod moves;
 mod output;
 mod output_arguments;
 mod pair;
@@ -38,6 +41,8 @@ pub use arguments::{
     Arguments, CaCommand, CaFormat, CallersCommand, CheckArguments, CheckFormat, Command, DEFAULT_CONFIG,
     DemoArguments, MigrateArguments, SandboxArguments, StoreCommand,
 };
+pub use compare::CompareArguments;
+pub use moves::{MigrationArguments, MigrationFormat, MoveArguments};
 pub use output_arguments::{Format, OutputArguments};
 
 /// A bad configuration, as sysexits.h has it (EX_CONFIG).
@@ -95,6 +100,7 @@ fn run(arguments: Arguments, format: Format) -> ExitCode {
         Command::Journal { account, lines, output } => {
             show::journal(&config, account.as_deref(), lines, output.style())
         }
+        Command::Migration(arguments) => moves::migration(&config, &arguments),
         Command::Store(command) => store::run(&config, command),
         Command::Callers(CallersCommand::NewKey { name, output }) => callers::new_key(&name, output.style()),
         Command::Callers(CallersCommand::List(output)) => show::callers(&config, output.style()),

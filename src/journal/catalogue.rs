@@ -111,6 +111,14 @@ catalogue! {
         VersionChanged => "version_changed",
         /// Calls go to another realm's grant.
         Switched => "switched",
+        /// The account is marked as moving to another realm, where it has no grant yet.
+        MoveStarted => "move_started",
+        /// The old realm's token ended, as is expected of an account that is moving.
+        OldTokenEnded => "old_token_ended",
+        /// Calls go to the realm that the account was moved to.
+        Moved => "moved",
+        /// A move was taken back.
+        MovedBack => "moved_back",
         /// Refresh tokens were given out.
         Exported => "exported",
         /// The pairing was ended at the platform.
@@ -145,8 +153,14 @@ catalogue! {
         Version => "version",
         /// One call is made as an account.
         Call => "call",
+        /// The same reads are made on two platforms.
+        Compare => "compare",
         /// Calls go to another realm's grant.
         Switch => "switch",
+        /// Accounts are moved to another realm, or a move there begins.
+        Move => "move",
+        /// Moves are taken back.
+        MoveBack => "move_back",
         Unpair => "unpair",
         Revoke => "revoke",
         /// An account is marked as one to test with, or no longer.

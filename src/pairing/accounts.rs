@@ -22,8 +22,8 @@ pub enum Selection {
 #[derive(Debug, Clone)]
 pub struct InviteRequest {
     pub selection: Selection,
-    /// Where the accounts are to be paired; absent: each in its current realm. A migration to another
-    /// platform names the new one.
+    /// Where the accounts are to be paired; absent: each where it is being moved to, else in its current
+    /// realm.
     pub realm: Option<RealmName>,
     pub callback_url: Option<String>,
     pub valid_for: Duration,
@@ -103,7 +103,8 @@ impl Pairing {
     pub async fn invite(&self, request: InviteRequest) -> Result<Vec<Invitation>, OperatorError> {
         let mut invitations = Vec::new();
         for record in self.selected(&request.selection).await? {
-            let realm = request.realm.clone().unwrap_or_else(|| record.current.clone());
+            let realm = request.realm.clone().or_else(|| record.moving_to.clone());
+            let realm = realm.unwrap_or_else(|| record.current.clone());
             let account_id = record.grants.iter().find(|g| g.realm == realm).map(|grant| grant.account_id);
             let start = StartRequest {
                 realm: realm.clone(),
@@ -168,18 +169,27 @@ impl Pairing {
             let (name, from, to) = (name.clone(), record.current, realm.clone());
             return Err(OperatorError::OtherGroup { name, from, to });
         }
-        self.store.set_current(name, realm).await?;
-        if matches!(record.state, AccountState::NeedsLogin { .. }) && record.current != *realm {
-            // What is known of the old grant says nothing of this one.
-            self.store.set_state(name, &AccountState::Ready).await?;
-        }
-        self.republish(name).await?;
+        self.use_grant(&record, realm).await?;
         self.journal.record(
             name,
             JournalEvent::Switched,
             format!("from realm {} to {realm}", record.current),
         );
         Ok(())
+    }
+
+    /// Calls go to the realm's grant from now on, which the account holds.
+    pub(super) async fn use_grant(
+        &self,
+        record: &AccountRecord,
+        realm: &RealmName,
+    ) -> Result<(), StoreError> {
+        self.store.set_current(&record.name, realm).await?;
+        if matches!(record.state, AccountState::NeedsLogin { .. }) && record.current != *realm {
+            // What is known of the old grant says nothing of this one.
+            self.store.set_state(&record.name, &AccountState::Ready).await?;
+        }
+        self.republish(&record.name).await
     }
 
     async fn set_paused(

@@ -16,7 +16,7 @@ use super::retry::{Retried, RetryPolicy};
 use super::{CallbackResult, Pairing, PairingRealm};
 use crate::access::save_retry::SaveRetry;
 use crate::journal::JournalEvent;
-use crate::model::account::{AccountName, AccountState};
+use crate::model::account::{AccountName, AccountState, RealmName};
 use crate::model::route::Route;
 use crate::model::token::{AccessToken, RefreshToken};
 use crate::platform::{self, RelatedAccount};
@@ -175,12 +175,14 @@ impl Pairing {
             trial: None,
         };
         let renewed = known.is_some();
+        let moved_from =
+            known.map(|record| record.current.clone()).filter(|from| *from != paired.request.realm);
         match self.store.put_grant(grant).await {
-            Ok(record) => Ok(SavedGrant { name, record: Some(record), renewed }),
+            Ok(record) => Ok(SavedGrant { name, record: Some(record), renewed, moved_from }),
             // The grant is in place; another one of the account is broken.
             Err(problem @ StoreError::Unsealable { .. }) => {
                 tracing::error!(%problem, account = %name, "a paired account cannot be read back");
-                Ok(SavedGrant { name, record: None, renewed })
+                Ok(SavedGrant { name, record: None, renewed, moved_from })
             }
             Err(problem) => Err(problem),
         }
@@ -189,13 +191,18 @@ impl Pairing {
     /// After the commit: publish, ask discovery again with the pair token (Authentication and Pairing V2,
     /// 4.2.1.2), close the link.
     async fn finish_pairing(&self, paired: PairedTokens, saved: SavedGrant) -> Connected {
-        let SavedGrant { name, mut record, renewed } = saved;
+        let SavedGrant { name, mut record, renewed, moved_from } = saved;
         let PairedTokens { request, start, realm, route, account, access, mut warnings, odd, .. } = paired;
         let platform_warnings = presentable(&warnings);
         if let Some(record) = &record {
             self.publish(record);
         }
         journal_pairing(self, &name, &request, account.id.to_string(), &warnings);
+        if let Some(from) = moved_from {
+            let detail =
+                format!("from realm {from} to {}, by this login; the grant in {from} is kept", request.realm);
+            self.journal.record(&name, JournalEvent::Moved, detail);
+        }
         if let Some(odd) = odd {
             self.journal.record(&name, JournalEvent::TokenAnswerOdd, odd);
         }
@@ -284,6 +291,8 @@ struct SavedGrant {
     /// Absent where it cannot be read back.
     record: Option<AccountRecord>,
     renewed: bool,
+    /// The realm that was in use before the login.
+    moved_from: Option<RealmName>,
 }
 
 impl PairedTokens {

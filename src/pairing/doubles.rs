@@ -50,7 +50,7 @@ impl Scene {
             (doubles::global(), global.clone() as Arc<dyn ControlCalls>),
             ("china".parse().unwrap(), china.clone() as Arc<dyn ControlCalls>),
         ]);
-        let rules = || RouteRules { hosts: doubles::policy(), pinned: None };
+        let rules = || RouteRules { hosts: doubles::policy(), pinned: None, is_old: false };
         let rules = platforms.keys().map(|realm| (realm.clone(), rules())).collect();
         let registry = Arc::new(AccountRegistry::new(rules));
         let (journal, events) = Journal::recording(clock.clone());
@@ -66,6 +66,7 @@ impl Scene {
         });
         let realm = |calls| PairingRealm {
             group: None,
+            kind: config::RealmKind::New,
             redirect_uri: "https://gateway.example.com/oauth2/callback".parse().unwrap(),
             hosts: doubles::policy(),
             calls,

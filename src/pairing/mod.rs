@@ -16,6 +16,8 @@ mod import;
 mod import_file;
 mod import_plan;
 mod messages;
+mod migration;
+mod moves;
 mod naming;
 mod outcome;
 mod pending;
@@ -43,6 +45,8 @@ pub use grant_removal::{GrantRemoval, GrantRemovalError, GrantRemovalPreview, Re
 pub use import::{ImportLine, OPERATOR_PACE};
 pub use import_file::{ImportFileError, read_import};
 pub use import_plan::{ImportEntry, ImportOptions, ImportPreview, ImportResult, ReplaceHit};
+pub use migration::{MigrationLine, MigrationState, NextBy};
+pub use moves::{MoveLine, MoveRequest, MoveResult, MovedAccount};
 pub use outcome::{Choice, Connected, LoginError, LoginOutcome, UserMessage};
 pub use progress::LoginProgress;
 pub use start::{Begin, PastedStart, StartLink, StartLinkError, StartOffer, StartRequest};
@@ -60,7 +64,7 @@ use crate::access::known_tokens::KnownTokens;
 use crate::access::registry::AccountRegistry;
 use crate::access::renewal::Renewals;
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, RealmKind};
 use crate::journal::Journal;
 use crate::model::account::{AccountName, RealmGroup, RealmName};
 use crate::model::route::{HostPolicy, Route};
@@ -97,6 +101,7 @@ pub struct PairingParts {
 #[derive(Clone)]
 pub struct PairingRealm {
     pub group: Option<RealmGroup>,
+    pub kind: RealmKind,
     pub redirect_uri: Url,
     pub hosts: HostPolicy,
     pub calls: Arc<dyn ControlCalls>,
@@ -106,6 +111,7 @@ impl PairingRealm {
     pub fn new(realm: &config::RealmConfig, calls: Arc<dyn ControlCalls>) -> Self {
         Self {
             group: realm.group.clone(),
+            kind: realm.kind,
             redirect_uri: realm.redirect_uri.clone(),
             hosts: realm.hosts.clone(),
             calls,

@@ -155,6 +155,7 @@ mod tests {
             state: AccountState::Ready,
             is_test: false,
             version: None,
+            moving_to: None,
             grants: vec![grant],
         }
     }

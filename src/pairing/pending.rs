@@ -223,6 +223,19 @@ impl PendingLogins {
         Ok(logins.len())
     }
 
+    /// Ends those logins under way for the account that are to pair it in this realm; says how many.
+    pub async fn cancel_in(&self, name: &AccountName, realm: &RealmName) -> Result<usize, StoreError> {
+        let is_of = |(login, payload): &(PendingLogin, serde_json::Value)| {
+            let order = name_pointer(login.kind).trim_end_matches("/name");
+            payload.pointer(order).and_then(|order| order.get("realm")?.as_str()) == Some(realm.as_str())
+        };
+        let logins: Vec<_> = self.of_account(name).await?.into_iter().filter(is_of).collect();
+        for (login, _) in &logins {
+            self.store.take_login(login.id, login.kind, self.clock.now()).await?;
+        }
+        Ok(logins.len())
+    }
+
     /// Has the logins under way for an account go on for its new name; says how many.
     pub async fn rename(&self, from: &AccountName, to: &AccountName) -> Result<usize, StoreError> {
         let logins = self.of_account(from).await?;

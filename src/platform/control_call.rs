@@ -11,6 +11,8 @@ pub(super) enum ControlCall {
     RelatedAccounts,
     Pair,
     Unpair,
+    /// One of the API's own reads, made for a comparison.
+    Read,
 }
 
 impl ControlCall {
@@ -24,6 +26,7 @@ impl ControlCall {
             ControlCall::RelatedAccounts => "related_accounts",
             ControlCall::Pair => "pair",
             ControlCall::Unpair => "unpair",
+            ControlCall::Read => "read",
         }
     }
 

@@ -126,6 +126,27 @@ impl ControlClient {
         self.send(call, &url, request).await
     }
 
+    /// A read of which every status is a response.
+    pub async fn read_whatever(
+        &self,
+        call: ControlCall,
+        url: Url,
+        bearer: &AccessToken,
+    ) -> Result<(u16, Vec<u8>), PlatformError> {
+        self.check_literal(call, &url).await?;
+        let request = self.client.get(url.clone()).header(AUTHORIZATION, bearer.header());
+        let request = match &self.via {
+            Some(via) => request.header(VIA, via),
+            None => request,
+        };
+        let mut response = request.send().await.map_err(|error| self.broken(call, &url, &error))?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let (body, end) = self.read(call, &url, &mut response, MAX_READ).await;
+        end?;
+        let (body, _) = decompress(&headers, body, MAX_READ).map_err(|error| not_unpacked(call, &error))?;
+        Ok((status, body))
+    }
+
     pub async fn send_json(
         &self,
         call: ControlCall,
@@ -263,6 +284,9 @@ pub(super) fn append_path(base: &Url, path: &str) -> Url {
     url.set_fragment(None);
     url
 }
+
+/// An order list of a large practice.
+const MAX_READ: usize = 16 * 1024 * 1024;
 
 /// Enough for `{"error": …, "error_description": …}`.
 const MAX_FAILURE: usize = 16 * 1024;

@@ -11,6 +11,7 @@ mod documented_outcome;
 mod loose_json;
 mod oauth;
 mod oauth_errors;
+mod read;
 #[cfg(test)]
 mod responder;
 mod retry_after;
@@ -30,6 +31,7 @@ use crate::upstream::Connector;
 
 use control_call::ControlCall;
 use control_client::{CallLimits, ControlClient};
+pub use read::ReadResponse;
 
 /// One realm's control calls. The methods stand in `oauth`, `discovery` and `accounts`.
 pub struct PlatformClient {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::behavior::{Behavior, DomainForm, StatusForm};
+use super::behavior::{Behavior, DomainForm, NewPlatformDiffers, StatusForm};
 use super::compression::compressed;
 use super::context::VirtualHost;
 use super::endpoint::{Endpoint, LocatedCall, RequiredToken};
@@ -272,7 +272,8 @@ impl ApiCall<'_> {
         if practice.account.kind != kind {
             return Reply::error(403, "this list is for the other kind of account");
         }
-        self.with_links(|links| orders::list_json(practice, links, self.found.is_v2()))
+        let lacking = self.lacks_rx();
+        self.with_links(|links| orders::list_json(practice, links, self.found.is_v2(), lacking))
     }
 
     fn order(&self, practice: &Practice) -> Reply {
@@ -281,7 +282,8 @@ impl ApiCall<'_> {
             let text = orders::response_json(&orders::created_json(practice, rx), self.behavior);
             return Reply::json_text(200, text);
         }
-        match Order::by_rx_id(rx_id).filter(|order| orders::exists(practice, *order)) {
+        let is_there = |order: &Order| orders::exists(practice, *order) && self.lacks_rx() != Some(rx_id);
+        match Order::by_rx_id(rx_id).filter(is_there) {
             Some(order) => self.with_links(|links| {
                 let text = orders::order_json(practice, order, links, self.found.is_v2());
                 orders::response_json(&text, self.behavior)
@@ -296,7 +298,29 @@ impl ApiCall<'_> {
         let sign = |path: &str| storage::sign(context, path, now + self.behavior.link_life);
         let links =
             LinkPrinter { origin: &origin, prefix: &self.found.prefix, behavior: self.behavior, sign: &sign };
-        Reply::json_text(200, print(&links))
+        Reply::json_text(200, self.as_the_platform_writes(print(&links), &origin))
+    }
+
+    fn is_new_platform(&self) -> bool {
+        self.host.role.platform() == Some(Platform::New)
+    }
+
+    fn lacks_rx(&self) -> Option<u64> {
+        self.behavior.new_platform_differs.lacks_rx.filter(|_| self.is_new_platform())
+    }
+
+    fn as_the_platform_writes(&self, mut text: String, origin: &str) -> String {
+        if !self.is_new_platform() {
+            return text;
+        }
+        let NewPlatformDiffers { renames, link_host, .. } = &self.behavior.new_platform_differs;
+        if let Some((old, new)) = renames {
+            text = text.replace(&format!("\"{old}\":"), &format!("\"{new}\":"));
+        }
+        if let Some(host) = link_host {
+            text = text.replace(origin, &format!("https://{host}"));
+        }
+        text
     }
 
     fn download(&self, state: &SandboxState, account: Option<u64>) -> Reply {

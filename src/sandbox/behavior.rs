@@ -63,6 +63,11 @@ pub struct Behavior {
     pub procedure_field: Option<String>,
     /// What V2 calls it, where that differs.
     pub map_id_field: Option<String>,
+    /// A move to another platform leaves the old one's pairings and tokens alive. The migration notice says
+    /// that they expire; when, it does not say.
+    pub migration_keeps_tokens: bool,
+    /// What the new platform's API answers otherwise than the old one's.
+    pub new_platform_differs: NewPlatformDiffers,
     /// JSON is compressed when the caller accepts gzip.
     pub gzip_json: bool,
     /// JSON is compressed although the caller did not ask.
@@ -98,11 +103,25 @@ impl Default for Behavior {
             lab_list_flips_on: DownloadedWhen::FullDownload,
             procedure_field: None,
             map_id_field: None,
+            migration_keeps_tokens: false,
+            new_platform_differs: NewPlatformDiffers::default(),
             gzip_json: false,
             gzip_unasked: false,
             chunked_json: None,
         }
     }
+}
+
+/// Differences between the platforms that no document names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NewPlatformDiffers {
+    /// An RX that is not there.
+    pub lacks_rx: Option<u64>,
+    /// A field's name on the old platform, and on the new one.
+    pub renames: Option<(String, String)>,
+    /// The host that its links lead to.
+    pub link_host: Option<String>,
 }
 
 /// How download links are printed in a list.

@@ -194,9 +194,11 @@ impl Handle {
         self.context.state().forget_refresh(account)
     }
 
-    /// Moves an account to another platform; all of its tokens and pairings die.
+    /// Moves an account to another platform; all of its tokens and pairings die, unless
+    /// [`Behavior::migration_keeps_tokens`].
     pub fn migrate(&self, account: u64, to: Platform) -> bool {
-        self.context.state().migrate(account, to)
+        let behavior = self.behavior();
+        self.context.state().migrate(account, to, &behavior)
     }
 
     /// Moves an account to another region of its platform; its tokens live.

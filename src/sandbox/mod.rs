@@ -46,7 +46,9 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
-pub use behavior::{Behavior, DomainForm, DownloadedWhen, LARGEST_TOKEN, LinkForm, StatusForm};
+pub use behavior::{
+    Behavior, DomainForm, DownloadedWhen, LARGEST_TOKEN, LinkForm, NewPlatformDiffers, StatusForm,
+};
 pub use endpoint::Endpoint;
 pub use faults::{Fault, FaultRule, Gate, InvalidTokens};
 pub use host_role::{FIRST_PATH, HostRole, Platform, Region, V1_PATH, V2_PATH};

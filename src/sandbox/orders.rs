@@ -103,9 +103,10 @@ pub fn next_rx_id(practice: &Practice) -> u64 {
     practice.account.id * BLOCK + CREATED_FROM + practice.creations % (ORDERS_FROM - CREATED_FROM)
 }
 
-pub fn list_json(practice: &Practice, links: &LinkPrinter<'_>, v2: bool) -> String {
-    let mut entries: Vec<String> =
-        listed(practice).into_iter().map(|order| order_json(practice, order, links, v2)).collect();
+/// `lacking`: an RX that is left out.
+pub fn list_json(practice: &Practice, links: &LinkPrinter<'_>, v2: bool, lacking: Option<u64>) -> String {
+    let there = listed(practice).into_iter().filter(|order| Some(order.rx_id()) != lacking);
+    let mut entries: Vec<String> = there.map(|order| order_json(practice, order, links, v2)).collect();
     if practice.account.kind == AccountKind::Clinic {
         entries.extend(practice.created.values().map(|rx| created_json(practice, rx)));
     }

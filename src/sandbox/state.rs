@@ -249,7 +249,16 @@ impl SandboxState {
             return Err(PairError::WrongCompany);
         }
         let practice = self.accounts.get_mut(&account).ok_or(PairError::WrongCompany)?;
-        let elsewhere = practice.pairings.keys().any(|client| *client != login.client_id);
+        // The same integration has another client on each platform.
+        let others =
+            [Platform::New, Platform::Old, Platform::China].map(|platform| self.clients.get(&platform));
+        let ours = |id: &String| {
+            let first = others.iter().flatten().filter_map(|clients| clients.first());
+            first.into_iter().any(|client| client.id == *id)
+        };
+        let is_first = ours(&login.client_id);
+        let is_same = |client: &String| *client == login.client_id || (is_first && ours(client));
+        let elsewhere = practice.pairings.keys().any(|client| !is_same(client));
         if practice.account.kind == AccountKind::Lab && elsewhere {
             return Err(PairError::PairedElsewhere);
         }
@@ -349,9 +358,13 @@ impl SandboxState {
 
     /// "Once users are migrated to the new platform, the existing token
     /// will expire" (migration notice, "Repair").
-    pub fn migrate(&mut self, account: u64, to: Platform) -> bool {
+    pub fn migrate(&mut self, account: u64, to: Platform, behavior: &Behavior) -> bool {
         let Some(practice) = self.accounts.get_mut(&account) else { return false };
         practice.account = practice.account.clone().on_platform(to);
+        if behavior.migration_keeps_tokens {
+            self.revision += 1;
+            return true;
+        }
         for pairing in std::mem::take(&mut practice.pairings).into_values() {
             if let Some(refresh) = pairing.refresh {
                 self.tokens.end_family(&refresh);

@@ -31,6 +31,7 @@ macro_rules! store_contract {
             accounts_come_by_name_with_all_their_grants,
             accounts_are_handed_over_one_by_one_as_they_are_read_together,
             one_account_has_grants_in_two_realms_and_one_is_current,
+            a_move_is_marked_until_the_grant_that_it_waits_for_is_in_use,
             an_account_id_is_known_once_per_realm,
             a_new_grant_replaces_the_old_one_and_keeps_its_last_refresh_and_route,
             a_grant_of_another_account_id_inherits_nothing,
@@ -172,6 +173,7 @@ pub async fn a_grant_comes_back_as_it_was_put(TestStore { store, .. }: TestStore
         state,
         is_test: false,
         version: None,
+        moving_to: None,
         grants: vec![GrantRecord {
             realm: realm("global"),
             account_id: AccountId::new(u64::MAX),
@@ -253,6 +255,36 @@ pub async fn one_account_has_grants_in_two_realms_and_one_is_current(TestStore {
     let back = store.account(&name("smile")).await.unwrap().unwrap();
     assert_eq!(back.current_grant().unwrap().refresh.expose(), "refresh-smile-old");
     assert_eq!(back.grants, moved.grants);
+}
+
+pub async fn a_move_is_marked_until_the_grant_that_it_waits_for_is_in_use(
+    TestStore { store, .. }: TestStore,
+) {
+    let smile = name("smile");
+    let mark = async || store.account(&smile).await.unwrap().unwrap().moving_to;
+    store.put_grant(grant("smile", "old", 1)).await.unwrap();
+    assert_eq!(mark().await, None);
+    store.set_moving(&smile, Some(&realm("global"))).await.unwrap();
+    assert_eq!(mark().await, Some(realm("global")));
+    // A grant that waits beside the one in use ends nothing.
+    store.put_grant(grant("smile", "global", 1)).await.unwrap();
+    assert_eq!(mark().await, Some(realm("global")));
+    store.put_grant(NewGrant { make_current: true, ..grant("smile", "global", 1) }).await.unwrap();
+    assert_eq!(mark().await, None);
+    store.set_current(&smile, &realm("old")).await.unwrap();
+    assert_eq!(mark().await, None, "the way back is no move");
+
+    store.set_moving(&smile, Some(&realm("global"))).await.unwrap();
+    store.set_current(&smile, &realm("global")).await.unwrap();
+    store.set_current(&smile, &realm("old")).await.unwrap();
+    assert_eq!(mark().await, None);
+    store.set_moving(&smile, Some(&realm("china"))).await.unwrap();
+    let renamed = store.rename_account(&smile, &name("grin")).await.unwrap();
+    assert_eq!(renamed.moving_to, Some(realm("china")));
+    store.set_moving(&name("grin"), None).await.unwrap();
+    assert_eq!(store.account(&name("grin")).await.unwrap().unwrap().moving_to, None);
+    let nobody = store.set_moving(&smile, None).await;
+    assert!(matches!(nobody, Err(StoreError::UnknownAccount(_))), "{nobody:?}");
 }
 
 pub async fn an_account_id_is_known_once_per_realm(TestStore { store, .. }: TestStore) {

@@ -117,7 +117,17 @@ impl Store for MemoryStore {
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()> {
         ready(self.write().and_then(|mut state| {
             state.grant(name, realm)?;
-            state.account(name)?.current = realm.clone();
+            let account = state.account(name)?;
+            let before = std::mem::replace(&mut account.current, realm.clone());
+            account.moving_to = account.moving_to.take().filter(|to| *to != *realm && *to != before);
+            Ok(())
+        }))
+    }
+
+    fn set_moving<'a>(&'a self, name: &'a AccountName, to: Option<&'a RealmName>) -> StoreFuture<'a, ()> {
+        ready(self.write().and_then(|mut state| {
+            let account = state.account(name)?;
+            account.moving_to = to.filter(|to| **to != account.current).cloned();
             Ok(())
         }))
     }

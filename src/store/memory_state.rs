@@ -80,6 +80,7 @@ impl MemoryState {
             state: AccountState::Ready,
             is_test: false,
             version: None,
+            moving_to: None,
             grants: Vec::new(),
         });
         let highest = account.grants.iter().map(|grant| grant.generation).fold(spent, u64::max);
@@ -99,6 +100,7 @@ impl MemoryState {
         });
         account.grants.sort_by(|a, b| a.realm.cmp(&b.realm));
         if new.make_current {
+            account.moving_to = account.moving_to.take().filter(|to| *to != new.realm);
             account.current = new.realm;
         }
         if let Some(state) = new.state {

@@ -81,9 +81,13 @@ pub trait Store: Send + Sync + 'static {
     fn set_state<'a>(&'a self, name: &'a AccountName, state: &'a AccountState) -> StoreFuture<'a, ()>;
     /// Which version of the API discovery is asked for; `None` is the realm's.
     fn set_version<'a>(&'a self, name: &'a AccountName, version: Option<ApiVersion>) -> StoreFuture<'a, ()>;
+    /// Makes the realm's grant the one that is used; a move there is over, and so is one to where it was.
     fn set_current<'a>(&'a self, name: &'a AccountName, realm: &'a RealmName) -> StoreFuture<'a, ()>;
     /// Whether the account exists to be tested with. A new one does not.
     fn set_test<'a>(&'a self, name: &'a AccountName, is_test: bool) -> StoreFuture<'a, ()>;
+    /// Marks an account as moving to a realm where it holds no grant yet, or ends that. The mark goes when a
+    /// grant of that realm comes into use.
+    fn set_moving<'a>(&'a self, name: &'a AccountName, to: Option<&'a RealmName>) -> StoreFuture<'a, ()>;
     /// Writes down that a refresh is about to go out.
     fn note_intent<'a>(
         &'a self,

@@ -27,6 +27,9 @@ pub struct AccountRecord {
     pub is_test: bool,
     /// Which version of the API discovery is asked for; `None` is the realm's.
     pub version: Option<ApiVersion>,
+    /// Where the account is being moved to: its next login in that realm ends the move. Never the current
+    /// realm.
+    pub moving_to: Option<RealmName>,
     pub grants: Vec<GrantRecord>,
 }
 

@@ -45,7 +45,7 @@ macro_rules! select_accounts {
             "SELECT a.name, a.current_realm, a.state, a.since, a.why, g.realm, g.account_id, g.generation, ",
             "g.refresh_sealed, g.access_sealed, g.access_expires_at, g.refreshed_at, g.obtained_at, ",
             "g.route_domain, g.route_path, g.route_discovered_at, g.intent_at, a.is_test, ",
-            "a.api_version ",
+            "a.api_version, a.moving_to ",
             "FROM accounts a LEFT JOIN grants g ON g.account = a.name ",
             $rest
         )
@@ -229,8 +229,9 @@ fn read_account(row: &impl RowColumns, name: &AccountName, clock: &Clock) -> Res
     let is_test = given(row.number(17)?, 17)? != 0;
     // Whatever else a newer gateway may write there, it is no reason to lose an account.
     let version = row.number(18)?.and_then(|number| u16::try_from(number).ok()).and_then(ApiVersion::new);
-    let (name, current) = (name.clone(), parsed(row, 1)?);
-    Ok(AccountRecord { name, current, state, is_test, version, grants: Vec::new() })
+    let (name, current): (_, RealmName) = (name.clone(), parsed(row, 1)?);
+    let moving_to = row.text(19)?.and_then(|realm| realm.parse().ok()).filter(|realm| *realm != current);
+    Ok(AccountRecord { name, current, state, is_test, version, moving_to, grants: Vec::new() })
 }
 
 fn read_grant(

@@ -148,6 +148,10 @@ impl Store for SqliteStore {
         Box::pin(sql::accounts::set_current(self, name, realm))
     }
 
+    fn set_moving<'a>(&'a self, name: &'a AccountName, to: Option<&'a RealmName>) -> StoreFuture<'a, ()> {
+        Box::pin(sql::accounts::set_moving(self, name, to))
+    }
+
     fn note_intent<'a>(
         &'a self,
         name: &'a AccountName,

@@ -117,6 +117,12 @@ impl TestBedBuilder {
         self
     }
 
+    /// Only the accounts that the test adds.
+    pub fn without_usual_accounts(mut self) -> Self {
+        self.accounts.clear();
+        self
+    }
+
     pub fn account(mut self, account: AccountSpec) -> Self {
         self.accounts.push(account);
         self

@@ -251,6 +251,17 @@ impl ControlCalls for ScriptedPlatform {
         self.next(format!("discover first {}", bearer.expose()), &self.first_discoveries, route("eu"))
     }
 
+    fn read<'a>(
+        &'a self,
+        _: &'a Route,
+        path: &'a str,
+        bearer: &'a AccessToken,
+    ) -> CallFuture<'a, crate::platform::ReadResponse> {
+        self.record(format!("read {path} {}", bearer.expose()));
+        let body = br#"{"Data": []}"#.to_vec();
+        Box::pin(std::future::ready(Ok(crate::platform::ReadResponse { status: 200, body })))
+    }
+
     fn related_accounts<'a>(
         &'a self,
         _: &'a Route,

@@ -43,7 +43,7 @@ impl Replica {
         let id = ReplicaId::new("test").unwrap();
         let store: Arc<dyn Store> = Arc::new(database.open_at(url, clock.clone()).await.unwrap());
         let records = store.accounts().await.unwrap().accounts;
-        let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None })]);
+        let rules = HashMap::from([(global(), RouteRules { hosts: policy(), pinned: None, is_old: false })]);
         let registry = Arc::new(AccountRegistry::load(records, rules));
         let (journal, events) = Journal::recording(clock.clone());
         let renewals = Renewals::new(RenewalParts {

@@ -123,7 +123,7 @@ async fn a_stored_route_that_is_no_longer_allowed_is_not_used_and_a_pinned_one_w
     let bench = Workbench::new(ScriptedPlatform::new(false), &["smile"]).await;
     let account = bench.account("smile");
     let hosts = HostPolicy { allowed: vec!["*.elsewhere.test".parse().unwrap()], allow_insecure: false };
-    let narrower = HashMap::from([(global(), RouteRules { hosts, pinned: None })]);
+    let narrower = HashMap::from([(global(), RouteRules { hosts, pinned: None, is_old: false })]);
     let loaded = AccountRegistry::load(bench.store.accounts().await.unwrap().accounts, narrower.clone());
     assert!(matches!(
         loaded.by_name("smile").unwrap().availability(start_time()),
@@ -131,7 +131,7 @@ async fn a_stored_route_that_is_no_longer_allowed_is_not_used_and_a_pinned_one_w
     ));
     bench.registry.set_rules(narrower);
     assert!(matches!(account.availability(start_time()), Availability::Renewable { .. }));
-    let pinned = RouteRules { hosts: policy(), pinned: Some(route("us")) };
+    let pinned = RouteRules { hosts: policy(), pinned: Some(route("us")), is_old: false };
     bench.registry.set_rules(HashMap::from([(global(), pinned)]));
     let Availability::Ready(access) = account.availability(start_time()) else { panic!("no access") };
     assert_eq!((&**access.route(), token(&access)), (&route("us"), "access-smile-0"));

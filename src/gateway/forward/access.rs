@@ -28,14 +28,14 @@ impl<D: Dial> Gateway<D> {
             }
             Availability::Paused => Err(Refusal::AccountPaused(name())),
             Availability::NeedsLogin { since, remedy, .. } => {
-                let realm = account.identity().0;
+                let realm = account.login_realm();
                 Err(Refusal::AccountNeedsLogin { account: name(), realm, since, remedy })
             }
             Availability::Renewable { generation } => {
                 log.renewals += 1;
                 let renewal = self.accounts.renewals.renew(account, generation, Cause::NoToken);
                 Box::pin(renewal).await.map_err(|error| {
-                    let realm = account.identity().0;
+                    let realm = account.login_realm();
                     retry::renewal_refusal(&error, self.shared.clock.now(), &name(), &realm)
                 })
             }
@@ -66,7 +66,7 @@ impl<D: Dial> Gateway<D> {
         if cause == Cause::Forbidden && error == RenewError::StillRunning {
             return Ok(refused);
         }
-        let realm = account.identity().0;
+        let realm = account.login_realm();
         let now = self.shared.clock.now();
         retry::after_failed_renewal(refused, &error, cause, now, &account.name, &realm)
     }

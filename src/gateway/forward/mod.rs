@@ -168,8 +168,9 @@ impl<D: Dial> Gateway<D> {
             Ok(newer) if !request.rules.reaches(newer.realm()) => Err(Refusal::AccountNotAllowed),
             Ok(newer) => Ok(Renewed::Access(newer)),
             Err(error) => {
-                let (now, account) = (self.shared.clock.now(), &request.account.name);
-                retry::after_failed_renewal(response, &error, cause, now, account, access.realm())
+                let (now, account) = (self.shared.clock.now(), &request.account);
+                let realm = account.login_realm();
+                retry::after_failed_renewal(response, &error, cause, now, &account.name, &realm)
                     .map(|response| Renewed::NoneBut(Box::new(response)))
             }
         }

@@ -62,6 +62,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0006_account_version.sql"),
         oldest_beside: 1,
     },
+    Migration {
+        version: 7,
+        name: "moving",
+        sql: include_str!("../../../migrations/postgres/0007_moving.sql"),
+        oldest_beside: 1,
+    },
 ];
 
 /// `xid8` and `pg_current_xact_id` came with it.

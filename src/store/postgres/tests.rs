@@ -175,7 +175,7 @@ async fn a_newer_schema_is_used_where_it_allows_that_and_refused_where_it_does_n
     database.tamper("UPDATE schema_versions SET oldest_beside = 69 WHERE version = 70").await;
     let why = database.refusal().await;
     assert!(
-        why.contains("newer gateway (schema 70, which works beside 69 or newer; this one knows 6)"),
+        why.contains("newer gateway (schema 70, which works beside 69 or newer; this one knows 7)"),
         "{why}"
     );
 }

@@ -99,12 +99,26 @@ pub async fn set_current<D: SqlDatabase>(
     let mut tx = db.begin(Purpose::Write).await?;
     // Whoever removes that grant at this moment is waited for; the next statement sees what came of it.
     lock::<D>(&mut tx, name).await?;
-    let sql = "UPDATE accounts SET current_realm = $1 WHERE name = $2 \
+    let sql = "UPDATE accounts SET current_realm = $1, \
+               moving_to = CASE WHEN moving_to IN ($1, current_realm) THEN NULL ELSE moving_to END \
+               WHERE name = $2 \
                AND EXISTS (SELECT 1 FROM grants WHERE account = $2 AND realm = $1)";
     let changed = tx.execute(sql, values![realm, name]).await?;
     let found = found(changed, &mut tx, name, realm).await?;
     tx.commit().await?;
     found
+}
+
+pub async fn set_moving<D: SqlDatabase>(
+    db: &D,
+    name: &AccountName,
+    to: Option<&RealmName>,
+) -> Result<(), StoreError> {
+    let mut tx = db.begin(Purpose::WriteOnce).await?;
+    let sql = "UPDATE accounts SET moving_to = $1 WHERE name = $2";
+    let changed = tx.execute(sql, values![to.map(|realm| realm.as_str()), name]).await?;
+    tx.commit().await?;
+    if changed == 0 { Err(StoreError::UnknownAccount(name.clone())) } else { Ok(()) }
 }
 
 /// Takes the account's rows, so that whoever else changes it waits.

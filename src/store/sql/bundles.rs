@@ -81,13 +81,14 @@ async fn insert_account<D: SqlDatabase>(
 ) -> Result<(), StoreError> {
     let (word, since, why) = state_columns(db.clock(), &account.state);
     let version = account.version.map(|version| i64::from(version.number()));
-    let sql = "INSERT INTO accounts (name, current_realm, state, since, why, is_test, api_version) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7) \
+    let moving_to = account.moving_to.as_ref().map(|realm| realm.as_str());
+    let sql = "INSERT INTO accounts (name, current_realm, state, since, why, is_test, api_version, moving_to) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
                ON CONFLICT (name) DO UPDATE SET current_realm = excluded.current_realm, state = excluded.state, \
                since = excluded.since, why = excluded.why, is_test = excluded.is_test, \
-               api_version = excluded.api_version";
+               api_version = excluded.api_version, moving_to = excluded.moving_to";
     let is_test = i64::from(account.is_test);
-    let values = values![&account.name, &account.current, word, since, why, is_test, version];
+    let values = values![&account.name, &account.current, word, since, why, is_test, version, moving_to];
     tx.execute(sql, values).await?;
     for grant in &account.grants {
         insert_grant(db, tx, &account.name, grant).await?;

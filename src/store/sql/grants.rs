@@ -79,7 +79,8 @@ async fn write_account(
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO accounts AS old (name, current_realm, state) VALUES ($1, $2, 'ready') \
                ON CONFLICT (name) DO UPDATE SET \
-               current_realm = CASE WHEN $3 THEN excluded.current_realm ELSE old.current_realm END";
+               current_realm = CASE WHEN $3 THEN excluded.current_realm ELSE old.current_realm END, \
+               moving_to = CASE WHEN $3 AND old.moving_to = excluded.current_realm THEN NULL ELSE old.moving_to END";
     tx.execute(sql, values![&grant.name, &grant.realm, grant.make_current]).await?;
     if let Some(state) = &grant.state {
         update_state(tx, &grant.name, state, clock).await?;

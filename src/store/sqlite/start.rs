@@ -165,6 +165,7 @@ fn migrations() -> Vec<Migration> {
     let application_logins = include_str!("../../../migrations/sqlite/0007_application_logins.sql");
     let test_accounts = include_str!("../../../migrations/sqlite/0008_test_accounts.sql");
     let account_version = include_str!("../../../migrations/sqlite/0009_account_version.sql");
+    let moving = include_str!("../../../migrations/sqlite/0010_moving.sql");
     vec![
         Migration::new(1, "init".into(), MigrationType::Simple, init.into_sql_str(), false),
         Migration::new(2, "known_tokens".into(), MigrationType::Simple, known_tokens.into_sql_str(), false),
@@ -199,6 +200,7 @@ fn migrations() -> Vec<Migration> {
             account_version.into_sql_str(),
             false,
         ),
+        Migration::new(10, "moving".into(), MigrationType::Simple, moving.into_sql_str(), false),
     ]
 }
 

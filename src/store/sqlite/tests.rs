@@ -249,7 +249,7 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     )
     .await;
     let why = home.refusal().await;
-    assert!(why.contains("newer gateway (schema 70; this one knows 9)"), "{why}");
+    assert!(why.contains("newer gateway (schema 70; this one knows 10)"), "{why}");
 }
 
 #[tokio::test]
@@ -397,6 +397,7 @@ async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_th
     home.tamper(
         "DROP TABLE revoked_application_grants; DROP TABLE application_grants; \
          ALTER TABLE accounts DROP COLUMN is_test; ALTER TABLE accounts DROP COLUMN api_version; \
+         ALTER TABLE accounts DROP COLUMN moving_to; \
          DELETE FROM _sqlx_migrations WHERE version >= 6",
     )
     .await;
@@ -404,6 +405,21 @@ async fn a_database_of_before_application_grants_keeps_its_accounts_and_takes_th
     assert_eq!(store.account(&before.name).await.unwrap(), Some(before));
     let first = application_grant("oldpms", "smile", "first");
     assert_eq!(store.put_application_grant(&first).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_database_of_before_moves_keeps_its_accounts_and_takes_them() {
+    let home = Home::made().await;
+    let before = home.open().await.unwrap().put_grant(grant("smile", "old", 1)).await.unwrap();
+    home.tamper(
+        "ALTER TABLE accounts DROP COLUMN moving_to; DELETE FROM _sqlx_migrations WHERE version = 10",
+    )
+    .await;
+    let store = home.open().await.unwrap();
+    assert_eq!(store.account(&before.name).await.unwrap().as_ref(), Some(&before));
+    let global = "global".parse().unwrap();
+    store.set_moving(&before.name, Some(&global)).await.unwrap();
+    assert_eq!(store.account(&before.name).await.unwrap().unwrap().moving_to, Some(global));
 }
 
 /// Sets the schema back by its seventh step.
