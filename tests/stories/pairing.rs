@@ -149,6 +149,7 @@ async fn chart_number_warnings_are_shown_to_the_person_and_stay_out_of_the_journ
     assert_eq!(heading(&page), "The account is connected");
     let warning = between(&page.text(), "<li>", "</li>").to_lowercase();
     assert!(warning.contains("chart"), "{warning}");
+    bed.running.journal().flush().await;
     let journal = bed.look("/api/accounts/charts/journal").await.json();
     let line = journal[0]["detail"].as_str().unwrap();
     assert!(line.contains("iTero warns"), "{line}");
