@@ -1,7 +1,7 @@
 //! Refresh tokens of the platform's that an application brings, exchanged for the gateway's own (`adopt`).
-//! The rule: one that was never imported counts only for the single account that its caller may use, since
-//! nothing else tells whose it is; and the platform is asked about it only where the account has no grant
-//! that works.
+//!
+//! The rule: one that was never imported counts only for the single account, named by its id, that its caller
+//! may use and that nobody has connected yet: nothing else tells whose it is.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
